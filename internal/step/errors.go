@@ -1,0 +1,69 @@
+package step
+
+import (
+	"errors"
+	"fmt"
+)
+
+// outcome is an error that knows its exit code and, mostly, what the reader can do.
+type outcome struct {
+	code int
+	fix  string
+	err  error
+}
+
+func (o *outcome) Error() string { return o.err.Error() }
+func (o *outcome) Unwrap() error { return o.err }
+
+// Nothing ends a run that found nothing to do: exit code 0, status "nothing", the result is handed over.
+func Nothing(format string, args ...any) error {
+	return &outcome{code: ExitDone, err: fmt.Errorf(format, args...)}
+}
+
+// Refuse ends a run that must not go on: exit code 3, status "refused". The result is handed over, since Cloud Build has no conditional
+// steps and "no" travels as data.
+func Refuse(fix, format string, args ...any) error {
+	return &outcome{code: ExitRefused, fix: fix, err: fmt.Errorf(format, args...)}
+}
+
+// Misconfigured ends a run whose settings are each well formed but cannot be acted on: exit code 2.
+func Misconfigured(fix, format string, args ...any) error {
+	return &outcome{code: ExitConfig, fix: fix, err: fmt.Errorf(format, args...)}
+}
+
+// Lost ends a run that lost a race after retries: exit code 4.
+func Lost(fix, format string, args ...any) error {
+	return &outcome{code: ExitLostRace, fix: fix, err: fmt.Errorf(format, args...)}
+}
+
+// WithFix adds what the reader can do to the failure of an outside system: exit code 1.
+func WithFix(err error, fix string) error {
+	return &outcome{code: ExitFailed, fix: fix, err: err}
+}
+
+func exitCode(err error) int {
+	if err == nil {
+		return ExitDone
+	}
+	if _, ok := errors.AsType[*Faults](err); ok {
+		return ExitConfig
+	}
+	if o, ok := errors.AsType[*outcome](err); ok {
+		return o.code
+	}
+	return ExitFailed
+}
+
+func fixOf(err error) string {
+	if o, ok := errors.AsType[*outcome](err); ok {
+		return o.fix
+	}
+	return ""
+}
+
+func nothingReason(err error) string {
+	if err != nil && exitCode(err) == ExitDone {
+		return err.Error()
+	}
+	return ""
+}
