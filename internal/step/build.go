@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"strings"
 	"time"
 )
 
@@ -40,11 +39,11 @@ func (b *Build) URL() string {
 	if b.ID == "" || b.ProjectID == "" {
 		return ""
 	}
-	place := b.ID
+	region := ""
 	if b.Location != "" {
-		place = "builds;region=" + url.PathEscape(b.Location) + "/" + url.PathEscape(b.ID)
+		region = ";region=" + url.PathEscape(b.Location)
 	}
-	return "https://console.cloud.google.com/cloud-build/" + strings.TrimPrefix(place, "/") + "?project=" + url.QueryEscape(b.ProjectID)
+	return "https://console.cloud.google.com/cloud-build/builds" + region + "/" + url.PathEscape(b.ID) + "?project=" + url.QueryEscape(b.ProjectID)
 }
 
 // Status says how a step ended.
@@ -232,12 +231,12 @@ var safeValue = regexp.MustCompile(`^[A-Za-z0-9._:/@+-]*$`)
 func envValues(out any) (names []string, values map[string]string) {
 	values = map[string]string{}
 	v := reflect.ValueOf(out)
-	for i := range v.NumField() {
-		name := v.Type().Field(i).Tag.Get("env")
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		name := f.Tag.Get("env")
 		if name == "" {
 			continue
 		}
-		if s := fmt.Sprint(v.Field(i).Interface()); safeValue.MatchString(s) {
+		if s := fmt.Sprint(v.FieldByIndex(f.Index).Interface()); safeValue.MatchString(s) {
 			names = append(names, name)
 			values[name] = s
 		}

@@ -67,9 +67,7 @@ func (p Program[In, Out]) Contract() Contract {
 		d.Frame = true
 		c.Variables = append(c.Variables, d)
 	}
-	t := reflect.TypeFor[Out]()
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Out]()) {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if name == "" || name == "-" {
 			continue

@@ -187,7 +187,11 @@ func complaint(v variable, raw string, err error) string {
 	if v.secret() {
 		return "is malformed"
 	}
-	if _, ok := reflect.New(v.field.Type).Interface().(encoding.TextUnmarshaler); ok {
+	checked := reflect.New(v.field.Type).Interface()
+	if _, ok := checked.(interface{ mayHoldSecret() }); ok {
+		return fmt.Sprintf("is wrong: %v", err)
+	}
+	if _, ok := checked.(encoding.TextUnmarshaler); ok {
 		return fmt.Sprintf("%q is wrong: %v", raw, err)
 	}
 	return fmt.Sprintf("%q is not %s", raw, wanted(v.field.Type))

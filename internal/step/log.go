@@ -105,14 +105,14 @@ func (h *lineHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 func (h *lineHandler) WithGroup(string) slog.Handler { return h }
 
 // textPrinter returns the function behind [Build.Text].
-func textPrinter(w io.Writer, format string) func(string) {
+func textPrinter(w io.Writer, step, format string) func(string) {
 	return func(block string) {
 		var lines []string
 		for line := range strings.SplitSeq(strings.TrimRight(block, "\n"), "\n") {
 			lines = append(lines, Printable(line, maxMessage))
 		}
 		if format == "json" {
-			newLogger(w, "", format, slog.LevelInfo).Info(strings.Join(lines, "\n"))
+			newLogger(w, step, format, slog.LevelInfo).Info(strings.Join(lines, "\n"))
 			return
 		}
 		fmt.Fprintln(w, strings.Join(lines, "\n"))

@@ -161,7 +161,7 @@ func (p Program[In, Out]) prepare(w world) (*Build, In, error) {
 		ID: set.BuildID, ProjectID: set.ProjectID, Location: set.Location, Trigger: set.TriggerName, DryRun: set.DryRun,
 		Log:  newLogger(w.stderr, p.Name, set.LogFormat, level),
 		step: p.Name, dir: set.HandoverDir, output: set.Output, timeout: set.Timeout,
-		text: textPrinter(w.stderr, set.LogFormat),
+		text: textPrinter(w.stderr, p.Name, set.LogFormat),
 	}
 	d.handover = b.handoverField
 	d.decode(reflect.ValueOf(&in).Elem(), nil)
