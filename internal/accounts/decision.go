@@ -197,6 +197,8 @@ func (d Decision) check() error {
 		return fmt.Errorf("inventory_sha256 %q: want 64 hexadecimal digits", d.InventorySHA256)
 	case d.Image == "" || d.Service == "":
 		return errors.New("image and service must be set")
+	case d.Allowed == nil || d.Held == nil:
+		return errors.New("allowed and held must be there, even when empty")
 	case v.IsPrerelease() && d.Channel != "uat" || !v.IsPrerelease() && d.Channel != "production":
 		return fmt.Errorf("channel %q does not fit version %s", d.Channel, d.Version)
 	}
