@@ -124,6 +124,8 @@ func TestShallowAndPartialFetchesAndFetchesByCommitIDAreServed(t *testing.T) {
 		"shallow":         {"fetch", "--quiet", "--depth=1", url, "main"},
 		"without blobs":   {"fetch", "--quiet", "--filter=blob:none", url, "main"},
 		"one commit's id": {"fetch", "--quiet", "--depth=1", url, first},
+		// Protocol 2 allows any id anyway. Protocol 0, which go-git speaks, allows it where uploadpack.allowAnySHA1InWant is set.
+		"one commit's id with protocol 0": {"-c", "protocol.version=0", "fetch", "--quiet", "--depth=1", url, first},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
