@@ -301,7 +301,10 @@ func TestHandoverOfAnEarlierStep(t *testing.T) {
 			}
 			env := with(map[string]string{"IMAGE": "registry.example/backend", "HANDOVER_DIR": dir, "BUILD_ID": "b-1"}, tt.env...)
 			got := ""
-			p := runProbe(t, env, func(_ context.Context, _ *Build, in probeIn) (probeOut, error) { got = in.Version; return probeOut{}, nil })
+			p := runProbe(t, env, func(_ context.Context, _ *Build, in probeIn) (probeOut, error) {
+				got = in.Version
+				return probeOut{}, nil
+			})
 			if tt.fault == "" && (p.code != ExitDone || got != tt.want) {
 				t.Errorf("exit code %d, VERSION %q, want %q: %s", p.code, got, tt.want, p.stderr)
 			}

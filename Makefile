@@ -1,0 +1,78 @@
+# `make` lists the targets. `make rehearse` and `make test` are the two commands of the README.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+STEPS   := $(notdir $(wildcard steps/*))
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# The same source gives the same bytes, wherever it is built.
+GOFLAGS_STATIC := -trimpath -buildvcs=false
+LDFLAGS := -s -w -buildid= -X github.com/deepdesk/cloudbuild-steps/internal/step.version=$(VERSION)
+TOOL    := go tool -modfile=tools/go.mod
+CLUSTER ?= on
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: rehearse
+rehearse: prepare binaries ## Play a release from commit to running pods on this machine (CLUSTER=off: stop before the deployment)
+	@go run ./cmd/rehearse play --cluster=$(CLUSTER)
+
+.PHONY: test
+test: prepare binaries ## Run all tests: unit, step programs, templates, images, and the whole rehearsal
+	@go test -timeout 45m ./...
+
+.PHONY: check
+check: lint docs-check test ## What CI runs, and the linters: run it before you push
+
+.PHONY: lint
+lint: ## Check formatting, vet, golangci-lint, go.mod
+	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
+	@go vet ./...
+	@$(TOOL) golangci-lint run ./...
+	@go mod verify >/dev/null
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities (needs the vulnerability database)
+	@$(TOOL) govulncheck ./...
+
+.PHONY: binaries
+binaries: ## Build the static programs of all steps into bin/
+	@mkdir -p bin
+	@for s in $(STEPS); do echo "building bin/$$s" >&2; \
+	  CGO_ENABLED=0 go build $(GOFLAGS_STATIC) -ldflags '$(LDFLAGS)' -o bin/$$s ./steps/$$s; done
+
+.PHONY: images
+images: binaries ## Build the image of every step with a Docker engine (one is started when none runs)
+	@images/build.sh $(VERSION) $(STEPS)
+
+.PHONY: cluster
+cluster: prepare ## Start a Kubernetes control plane on loopback and print its KUBECONFIG; Ctrl-C ends it
+	@go run ./cmd/rehearse cluster
+
+.PHONY: bench
+bench: ## Run the benchmarks and compare them with benchstat
+	@go test -run '^$$' -bench . -benchmem -count 6 ./internal/... | tee bench.txt
+	@$(TOOL) benchstat bench.txt
+
+.PHONY: docs
+docs: binaries ## Make the generated documents: the READMEs of the steps
+	@for s in $(STEPS); do bin/$$s -describe=markdown > steps/$$s/README.md; done
+
+.PHONY: docs-check
+docs-check:
+	@go test ./internal/rules
+
+.PHONY: fmt
+fmt: ## Format the source
+	@gofmt -w $$(git ls-files '*.go')
+
+.PHONY: clean
+clean: ## Remove what was built here (the cache of test servers stays: see docs/adr/0005)
+	@rm -rf bin bench.txt
+
+# The tests use Debian's git (its HTTP backend) and a Docker engine.
+.PHONY: prepare
+prepare:
+	@tools/prepare.sh

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that the tests and the rehearsal use and that are missing. Says what it installs, does nothing twice.
+set -euo pipefail
+
+missing=()
+backend="$(git --exec-path 2>/dev/null || true)/git-http-backend"
+[ -x "$backend" ] || missing+=(git)
+command -v dockerd >/dev/null || missing+=(docker.io)
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+	echo "please install: ${missing[*]} (Debian's names; git with its http-backend, a Docker engine for the image test)" >&2
+	[ -x "$backend" ] || exit 1
+	exit 0 # without an engine only the image test fails, and it says so
+fi
+echo "installing ${missing[*]} with apt-get" >&2
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update >&2
+apt-get -qq install --yes --no-install-recommends "${missing[@]}" >&2
