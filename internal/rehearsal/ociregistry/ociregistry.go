@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/toolcache"
@@ -61,6 +62,8 @@ func Start(ctx context.Context, options Options) (*Registry, error) {
 		r.cmd.Args = append(r.cmd.Args, "-v")
 		r.cmd.Stderr = io.MultiWriter(&stderr, options.Log)
 	}
+	// Ctrl-C in a terminal reaches the whole process group. It is for this process, whose builds may still need the registry to end well.
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// The registry ends when this pipe is closed, by Close or by the system.
 	if r.stdin, err = r.cmd.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("starting the registry: %w", err)
