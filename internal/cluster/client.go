@@ -1,0 +1,69 @@
+package cluster
+
+import (
+	"context"
+	"io"
+	"log/slog"
+
+	"helm.sh/helm/v4/pkg/action"
+	"helm.sh/helm/v4/pkg/kube"
+	"helm.sh/helm/v4/pkg/storage"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// configuration makes the action.Configuration of one action on one release. It is never shared: Helm writes into it without locks.
+func (c *Cluster) configuration(s *store, namespace string, w *waiter) *action.Configuration {
+	cfg := action.NewConfiguration(action.ConfigurationSetLogger(slog.DiscardHandler)) // what counts comes back as an error
+	g := c.getter.in(namespace)
+	inner := kube.New(g)
+	inner.Namespace = namespace
+	inner.SetLogger(slog.DiscardHandler)
+	caps := c.caps
+	cfg.RESTClientGetter = g
+	cfg.KubeClient = client{Client: inner, cluster: c, waiter: w}
+	cfg.Releases = storage.Init(s)
+	cfg.Releases.SetLogger(slog.DiscardHandler)
+	cfg.Capabilities = &caps
+	cfg.HookOutputFunc = func(_, _, _ string) io.Writer { return io.Discard }
+	return cfg
+}
+
+// client is Helm's client with the waiter replaced and three detours removed.
+type client struct {
+	*kube.Client
+	cluster *Cluster
+	waiter  *waiter
+}
+
+// Build implements kube.Interface without validation on this side, which costs two downloads of the OpenAPI documents for each release.
+// Server-side apply validates strictly on the server: an unknown field is refused there.
+func (c client) Build(r io.Reader, _ bool) (kube.ResourceList, error) {
+	return c.Client.Build(r, false)
+}
+
+// IsReachable implements kube.Interface. The cluster has answered in Open; each action would ask again.
+func (c client) IsReachable() error { return nil }
+
+// GetPodList implements kube.Interface. Helm's own uses a client that only IsReachable makes.
+func (c client) GetPodList(namespace string, opts metav1.ListOptions) (*corev1.PodList, error) {
+	return c.cluster.core.CoreV1().Pods(namespace).List(context.Background(), opts)
+}
+
+// OutputContainerLogsForPodList implements kube.Interface; logs of hooks are not shown.
+func (c client) OutputContainerLogsForPodList(*corev1.PodList, string, func(_, _, _ string) io.Writer) error {
+	return nil
+}
+
+// GetWaiter implements kube.Interface.
+func (c client) GetWaiter(kube.WaitStrategy) (kube.Waiter, error) { return c.waiter, nil }
+
+// GetWaiterWithOptions implements kube.InterfaceWaitOptions.
+func (c client) GetWaiterWithOptions(kube.WaitStrategy, ...kube.WaitOption) (kube.Waiter, error) {
+	return c.waiter, nil
+}
+
+var (
+	_ kube.Interface            = client{}
+	_ kube.InterfaceWaitOptions = client{}
+)

@@ -1,0 +1,116 @@
+// Package cluster talks to one Kubernetes cluster: it reads which Helm releases stand there, and deploys, rolls back and recovers single
+// releases with the Helm SDK. It is the only boundary that reaches Helm and Kubernetes; deploy-helm is its user.
+//
+// The SDK is used as a library for many releases at once, which it is not made for as it comes. Three of its parts are replaced:
+//
+//   - the storage driver, which lists the release records by their metadata and reads in full only what an action needs (storage.go);
+//   - the waiter, which watches single objects and their pods instead of whole namespaces, and names the pod, the container and the
+//     reason as soon as the kubelet gives up (wait.go, pods.go);
+//   - the client, which never downloads the OpenAPI documents: with server-side apply the server validates, and more strictly (client.go).
+//
+// Every write is conditional on what was read before it, so that a build that was cancelled, or is late, cannot write over a newer one.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"helm.sh/helm/v4/pkg/action"
+	"helm.sh/helm/v4/pkg/chart/common"
+	"helm.sh/helm/v4/pkg/kube"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/klog/v2"
+)
+
+func init() {
+	// Server-side apply fails with conflicts where another manager owns a field, and Helm calls itself by the name of the program unless
+	// told. The name of Helm's own CLI makes releases change hands between it, Flux (which forces) and this suite.
+	kube.ManagedFieldsManager = "helm"
+	// client-go logs on stderr by itself. What matters of it comes back as an error; the rest would break the step's log format.
+	klog.LogToStderr(false)
+	klog.SetOutput(io.Discard)
+}
+
+// Cluster is a connection to one cluster. Its methods may be called at the same time.
+type Cluster struct {
+	getter   getter // what Helm asks for clients; shares discovery and the REST mapper
+	core     kubernetes.Interface
+	meta     metadata.Interface
+	dynamic  dynamic.Interface
+	caps     common.Capabilities
+	host     string
+	identity string
+}
+
+// Open connects to the cluster that the current context of the kubeconfig file names, and asks it once for its version and its kinds.
+// A file that cannot be used gives a [*KubeconfigError]; everything else is the cluster's.
+func Open(ctx context.Context, kubeconfig string) (*Cluster, error) {
+	file, cfg, err := readKubeconfig(kubeconfig)
+	if err != nil {
+		return nil, &KubeconfigError{Path: kubeconfig, Err: err}
+	}
+	guard(cfg)
+	c := &Cluster{host: cfg.Host, identity: file.Contexts[file.CurrentContext].AuthInfo}
+	if c.core, err = kubernetes.NewForConfig(cfg); err != nil {
+		return nil, &KubeconfigError{Path: kubeconfig, Err: err}
+	}
+	if c.meta, err = metadata.NewForConfig(cfg); err != nil {
+		return nil, &KubeconfigError{Path: kubeconfig, Err: err}
+	}
+	if c.dynamic, err = dynamic.NewForConfig(cfg); err != nil {
+		return nil, &KubeconfigError{Path: kubeconfig, Err: err}
+	}
+	if c.getter, err = newGetter(file, cfg); err != nil {
+		return nil, &KubeconfigError{Path: kubeconfig, Err: err}
+	}
+	if err := c.learn(ctx); err != nil {
+		return nil, c.explain(err)
+	}
+	return c, nil
+}
+
+// learn asks for what every chart may ask: versions and kinds. Helm would ask again for each release, and clear the shared discovery
+// cache each time, which makes eight workers slower than one.
+func (c *Cluster) learn(ctx context.Context) error {
+	version, err := discovery.ToServerVersionInterfaceWithContext(c.core.Discovery()).ServerVersionWithContext(ctx)
+	if err != nil {
+		return err
+	}
+	kinds, err := action.GetVersionSet(c.getter.discovery)
+	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) { // an orphaned API service hides its own kinds only
+		return err
+	}
+	c.caps = common.Capabilities{
+		APIVersions: kinds,
+		KubeVersion: common.KubeVersion{Version: version.GitVersion, Major: version.Major, Minor: version.Minor},
+		HelmVersion: common.DefaultCapabilities.HelmVersion,
+	}
+	return nil
+}
+
+// Host is the address of the API server.
+func (c *Cluster) Host() string { return c.host }
+
+// explain says what a refusal of the API server means for the reader of a build log.
+func (c *Cluster) explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case apierrors.IsUnauthorized(err):
+		return fmt.Errorf("the Kubernetes API server at %s does not accept the credentials of user %q of the kubeconfig (expired or revoked?): %w", c.host, c.identity, err)
+	case apierrors.IsForbidden(err):
+		return fmt.Errorf("user %q of the kubeconfig lacks a permission in the cluster at %s: %w", c.identity, c.host, err)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	}
+	if _, answered := errors.AsType[*apierrors.StatusError](err); answered {
+		return err
+	}
+	return fmt.Errorf("reaching the Kubernetes API server at %s: %w", c.host, err)
+}

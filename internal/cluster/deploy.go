@@ -1,0 +1,142 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"helm.sh/helm/v4/pkg/action"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
+	"helm.sh/helm/v4/pkg/kube"
+	"helm.sh/helm/v4/pkg/release/common"
+	releasev1 "helm.sh/helm/v4/pkg/release/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// ErrNothingToReturnTo says that a release never ran before the revision that failed.
+var ErrNothingToReturnTo = errors.New("no earlier revision ever ran")
+
+// Release is one release as it should stand in the cluster.
+type Release struct {
+	Key                            // where its records are, and its name
+	Namespace       string         // where its objects go
+	CreateNamespace bool           // create Namespace when it does not exist
+	Chart           *chart.Chart   // used up: Helm changes it, so that no two releases may share one
+	Values          map[string]any // used up, as the chart
+	MaxHistory      int            // revisions to keep; 0 keeps all
+	Timeout         time.Duration  // of each wait: for a hook, for the objects
+	Patience        time.Duration  // how long a pod may stay without a node before that counts as a failure
+	Mark            Mark           // remembered with the revision
+	Newest          Record         // the newest revision when this was planned: the zero Record for none
+}
+
+// Deploy installs or upgrades a release and waits until its objects are ready, or until there is no hope or no time. It returns the
+// revision that it wrote, 0 when it failed before it changed anything. report is told what is being waited for; it may be called from
+// several goroutines. When ctx ends, the waiting ends, and the release is recorded as failed.
+func (c *Cluster) Deploy(ctx context.Context, r Release, report func(string)) (revision int, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, context.Cause(ctx)
+	}
+	if r.CreateNamespace {
+		if err := c.createNamespace(ctx, r.Namespace); err != nil {
+			return 0, fmt.Errorf("creating namespace %s: %w", r.Namespace, c.explain(err))
+		}
+	}
+	s := c.store(r.Key, r.Newest.Revision, r.Mark)
+	w := &waiter{ctx: ctx, cluster: c, patience: r.Patience, report: report}
+	cfg := c.configuration(s, r.Namespace, w)
+	// A context that ends inside these calls makes Helm return while its goroutine goes on applying. The waiter is what ends instead.
+	calm := context.WithoutCancel(ctx)
+	if isNew := r.Newest.Revision == 0 || r.Newest.Status == common.StatusUninstalled.String(); isNew {
+		in := action.NewInstall(cfg)
+		in.ReleaseName, in.Namespace, in.Replace = r.Name, r.Namespace, r.Newest.Revision > 0
+		in.Timeout, in.WaitStrategy, in.WaitOptions, in.WaitForJobs = r.Timeout, kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, true
+		in.ServerSideApply, in.ForceConflicts, in.TakeOwnership = true, true, true // as Flux's helm controller does
+		in.DisableOpenAPIValidation = true
+		_, err = in.RunWithContext(calm, r.Chart, r.Values)
+	} else {
+		up := action.NewUpgrade(cfg)
+		up.Namespace, up.MaxHistory = r.Namespace, r.MaxHistory
+		up.Timeout, up.WaitStrategy, up.WaitOptions, up.WaitForJobs = r.Timeout, kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, true
+		up.ServerSideApply, up.ForceConflicts, up.TakeOwnership = "true", true, true
+		up.DisableOpenAPIValidation = true
+		up.ResetValues = true // without values, Helm would take the old ones over
+		_, err = up.RunWithContext(calm, r.Name, r.Chart, r.Values)
+	}
+	return s.revision(), c.explainDeploy(r, err)
+}
+
+// Rollback returns a release to the newest revision that ran before, and waits for it. It returns the revision that it returned to and
+// the new revision that it wrote.
+func (c *Cluster) Rollback(ctx context.Context, r Release, report func(string)) (to Record, revision int, err error) {
+	state, err := c.State(ctx, r.Key)
+	if err != nil {
+		return Record{}, 0, err
+	}
+	to = state.Running
+	if to.Revision == 0 || to.Revision == state.Newest.Revision {
+		return Record{}, 0, ErrNothingToReturnTo
+	}
+	mark := to.Mark // what it is stays; who wrote it is this build
+	mark.Build, mark.Until = r.Mark.Build, r.Mark.Until
+	s := c.store(r.Key, state.Newest.Revision, mark)
+	w := &waiter{ctx: ctx, cluster: c, patience: r.Patience, report: report}
+	back := action.NewRollback(c.configuration(s, r.Namespace, w))
+	back.Version, back.MaxHistory = to.Revision, r.MaxHistory // Helm's own roll back on failure forgets the limit
+	back.Timeout, back.WaitStrategy, back.WaitOptions, back.WaitForJobs = r.Timeout, kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, true
+	back.ServerSideApply, back.ForceConflicts = "true", true
+	err = back.Run(r.Name)
+	return to, s.revision(), c.explainDeploy(r, err)
+}
+
+// Recover marks a pending revision, whose writer is dead, as failed, so that the release can be deployed again. It writes nothing when the
+// record has changed since it was read.
+func (c *Cluster) Recover(ctx context.Context, r Record, reason string) error {
+	s := c.store(Key{r.Namespace, r.Name}, r.Revision, Mark{})
+	name := recordName(r.Name, r.Revision)
+	got, err := s.Secrets.Get(name)
+	if err != nil {
+		return fmt.Errorf("reading record %s: %w", name, c.explain(err))
+	}
+	rel := got.(*releasev1.Release)
+	if rel.Info.Status.String() != r.Status || !rel.Info.Status.IsPending() {
+		return fmt.Errorf("record %s is %s now: %w", name, rel.Info.Status, ErrMoved)
+	}
+	rel.SetStatus(common.StatusFailed, reason)
+	if err := s.Secrets.Update(name, rel); err != nil {
+		return fmt.Errorf("marking record %s as failed: %w", name, c.explain(err))
+	}
+	return nil
+}
+
+// createNamespace creates a namespace unless it exists. Helm's own way downloads the OpenAPI documents to validate four lines.
+func (c *Cluster) createNamespace(ctx context.Context, name string) error {
+	namespaces := c.core.CoreV1().Namespaces()
+	if _, err := namespaces.Get(ctx, name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		return err
+	}
+	_, err := namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"name": name}}}, metav1.CreateOptions{FieldManager: kube.ManagedFieldsManager})
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
+// explainDeploy adds what a release needs and does not have.
+func (c *Cluster) explainDeploy(r Release, err error) error {
+	if err == nil {
+		return nil
+	}
+	if s, ok := errors.AsType[*apierrors.StatusError](err); ok && apierrors.IsNotFound(err) {
+		if d := s.Status().Details; d != nil && d.Kind == "namespaces" {
+			return fmt.Errorf("namespace %s does not exist: create it, or set spec.install.createNamespace of the HelmRelease: %w", d.Name, err)
+		}
+	}
+	if apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) {
+		return c.explain(err)
+	}
+	return err
+}

@@ -1,0 +1,224 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"helm.sh/helm/v4/pkg/release"
+	"helm.sh/helm/v4/pkg/release/common"
+	releasev1 "helm.sh/helm/v4/pkg/release/v1"
+	"helm.sh/helm/v4/pkg/storage/driver"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+)
+
+// ErrMoved says that another writer changed the release after it was read: nothing of this build's was written over it.
+var ErrMoved = errors.New("another writer changed the release meanwhile")
+
+// store is the storage driver of one action on one release. Helm's own reads every revision in full three or four times in each upgrade,
+// charts and values included; this one lists metadata and reads in full only what an action looks into: the newest match. It also fences:
+// the new revision must follow the one that was planned on, and a record is replaced only as it was read.
+type store struct {
+	*driver.Secrets
+	cluster   *Cluster
+	namespace string
+	secrets   *fenced
+	after     int  // the newest revision when the action was planned; the action must write the next one
+	mark      Mark // goes onto the record that the action writes
+
+	mu      sync.Mutex
+	written int                           // the revision that the action has written; 0: none yet
+	read    map[string]*releasev1.Release // by name and resource version of the Secret
+}
+
+func (c *Cluster) store(key Key, after int, mark Mark) *store {
+	f := &fenced{SecretInterface: c.core.CoreV1().Secrets(key.Namespace), seen: map[string]string{}}
+	return &store{
+		Secrets: driver.NewSecrets(f), cluster: c, namespace: key.Namespace, secrets: f, after: after, mark: mark,
+		read: map[string]*releasev1.Release{},
+	}
+}
+
+// revision is the revision that the action wrote, 0 when it failed before.
+func (s *store) revision() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.written
+}
+
+// Create implements driver.Creator: it is where an action begins to change the cluster.
+func (s *store) Create(key string, r release.Releaser) error {
+	rel, ok := r.(*releasev1.Release)
+	if !ok {
+		return fmt.Errorf("unexpected record %T", r)
+	}
+	if rel.Version != s.after+1 {
+		return fmt.Errorf("revision %d was planned on, %d is the newest now: %w", s.after, rel.Version-1, ErrMoved)
+	}
+	set := maps.Clone(rel.Labels)
+	if set == nil {
+		set = map[string]string{}
+	}
+	for _, name := range ownLabels {
+		delete(set, name)
+	}
+	maps.Copy(set, s.mark.labels(rel.Version))
+	rel.Labels = set
+	err := s.Secrets.Create(key, rel)
+	if errors.Is(err, driver.ErrReleaseExists) {
+		return fmt.Errorf("revision %d was written by somebody else: %w", rel.Version, ErrMoved)
+	}
+	if err == nil {
+		s.mu.Lock()
+		s.written = rel.Version
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// Update implements driver.Updator.
+func (s *store) Update(key string, r release.Releaser) error {
+	rel, ok := r.(*releasev1.Release)
+	if !ok {
+		return fmt.Errorf("unexpected record %T", r)
+	}
+	if rel.Chart == nil && rel.Manifest == "" { // a record of which only the metadata was read: take its status over, not its emptiness
+		full, err := s.Secrets.Get(key)
+		if err != nil {
+			return err
+		}
+		whole := full.(*releasev1.Release)
+		whole.Info.Status = rel.Info.Status
+		r = whole
+	}
+	return s.Secrets.Update(key, r)
+}
+
+// Query implements driver.Queryor: the records that match, the newest of them in full, and every one that counts as deployed, since
+// those are written back.
+func (s *store) Query(set map[string]string) ([]release.Releaser, error) {
+	list, err := s.cluster.meta.Resource(secrets).Namespace(s.namespace).List(context.Background(), metav1.ListOptions{LabelSelector: labels.Set(set).String()})
+	if err != nil {
+		return nil, s.cluster.explain(err)
+	}
+	type found struct {
+		Record
+		object *metav1.PartialObjectMetadata
+	}
+	var records []found
+	for i := range list.Items {
+		if r, ok := recordOf(&list.Items[i]); ok {
+			records = append(records, found{r, &list.Items[i]})
+		}
+	}
+	if len(records) == 0 {
+		return nil, driver.ErrReleaseNotFound
+	}
+	slices.SortFunc(records, func(a, b found) int { return a.Revision - b.Revision })
+	var out []release.Releaser
+	for i, r := range records {
+		if i < len(records)-1 && !r.Deployed() {
+			out = append(out, &releasev1.Release{
+				Name: r.Name, Namespace: s.namespace, Version: r.Revision, Labels: withoutSystemLabels(r.object.Labels),
+				Info: &releasev1.Info{Status: common.Status(r.Status)},
+			})
+			continue
+		}
+		rel, err := s.full(r.object)
+		if errors.Is(err, driver.ErrReleaseNotFound) {
+			continue // pruned between list and read
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, rel)
+	}
+	if len(out) == 0 {
+		return nil, driver.ErrReleaseNotFound
+	}
+	return out, nil
+}
+
+// full reads one record, once for each state of it.
+func (s *store) full(o *metav1.PartialObjectMetadata) (*releasev1.Release, error) {
+	state := o.Name + "@" + o.ResourceVersion
+	s.mu.Lock()
+	rel, ok := s.read[state]
+	s.mu.Unlock()
+	if !ok {
+		r, err := s.Secrets.Get(o.Name)
+		if err != nil {
+			return nil, err
+		}
+		rel = r.(*releasev1.Release)
+		s.mu.Lock()
+		s.read[state] = rel
+		s.mu.Unlock()
+	}
+	own, info := *rel, *rel.Info // Helm writes into what it gets
+	own.Info = &info
+	return &own, nil
+}
+
+// Delete implements driver.Deletor. Helm reads a record in full before it prunes it and then drops what it read.
+func (s *store) Delete(key string) (release.Releaser, error) {
+	err := s.secrets.Delete(context.Background(), key, metav1.DeleteOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, driver.ErrReleaseNotFound
+	}
+	return nil, err
+}
+
+func withoutSystemLabels(set map[string]string) map[string]string {
+	set = maps.Clone(set)
+	for _, name := range driver.GetSystemLabels() {
+		delete(set, name)
+	}
+	return set
+}
+
+// fenced replaces a Secret only in the state in which it was read or written here. Helm's driver replaces whatever stands there, so that a
+// build which was cancelled, and acts a moment longer, could mark a newer build's release as its own.
+type fenced struct {
+	typedcorev1.SecretInterface
+	mu   sync.Mutex
+	seen map[string]string // resource version by name
+}
+
+func (f *fenced) saw(o *corev1.Secret, err error) (*corev1.Secret, error) {
+	if err == nil {
+		f.mu.Lock()
+		f.seen[o.Name] = o.ResourceVersion
+		f.mu.Unlock()
+	}
+	return o, err
+}
+
+// Get implements SecretInterface.
+func (f *fenced) Get(ctx context.Context, name string, opts metav1.GetOptions) (*corev1.Secret, error) {
+	return f.saw(f.SecretInterface.Get(ctx, name, opts))
+}
+
+// Create implements SecretInterface.
+func (f *fenced) Create(ctx context.Context, o *corev1.Secret, opts metav1.CreateOptions) (*corev1.Secret, error) {
+	return f.saw(f.SecretInterface.Create(ctx, o, opts))
+}
+
+// Update implements SecretInterface.
+func (f *fenced) Update(ctx context.Context, o *corev1.Secret, opts metav1.UpdateOptions) (*corev1.Secret, error) {
+	f.mu.Lock()
+	o.ResourceVersion = f.seen[o.Name]
+	f.mu.Unlock()
+	o, err := f.saw(f.SecretInterface.Update(ctx, o, opts))
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("%w: %w", ErrMoved, err)
+	}
+	return o, err
+}

@@ -1,0 +1,382 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
+	"helm.sh/helm/v4/pkg/kube"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/cli-runtime/pkg/resource"
+	"k8s.io/client-go/dynamic"
+)
+
+// retryPause is the time between two attempts to open a watch.
+const retryPause = time.Second
+
+// waiter waits for the objects of one action (kube.Waiter). Helm's own opens a watch on every object of a kind in the namespace and asks
+// for all ReplicaSets and pods at each event, and it does not see why a pod fails. This one computes the status of what the apply
+// returned, which for most objects needs no request at all, and opens for the rest one watch on the object and one on its pods.
+type waiter struct {
+	// Helm's interface has no room for a context. It ends all waiting; the deadline of each wait comes on top.
+	ctx      context.Context
+	cluster  *Cluster
+	patience time.Duration // see trouble
+	report   func(string)  // told what is being waited for, whenever that changes
+}
+
+// Wait implements kube.Waiter.
+func (w *waiter) Wait(list kube.ResourceList, timeout time.Duration) error {
+	return w.all(list, timeout, ready)
+}
+
+// WaitWithJobs implements kube.Waiter: a Job is ready when it is complete.
+func (w *waiter) WaitWithJobs(list kube.ResourceList, timeout time.Duration) error {
+	return w.all(list, timeout, readyOrComplete)
+}
+
+// WatchUntilReady implements kube.Waiter, for hooks: a Job and a Pod have to complete, everything else only has to exist.
+func (w *waiter) WatchUntilReady(list kube.ResourceList, timeout time.Duration) error {
+	return w.all(list, timeout, complete)
+}
+
+// WaitForDelete implements kube.Waiter.
+func (w *waiter) WaitForDelete(list kube.ResourceList, timeout time.Duration) error {
+	ctx, cancel := w.within(timeout)
+	defer cancel()
+	for _, info := range list {
+		if err := w.gone(ctx, info); err != nil {
+			return fmt.Errorf("waiting for the end of %s: %w", describe(info), err)
+		}
+	}
+	return nil
+}
+
+func (w *waiter) within(timeout time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(w.ctx, timeout, fmt.Errorf("not ready within %s", timeout))
+}
+
+// judge says from one state of an object whether it is there: status.CurrentStatus, FailedStatus or another, and why.
+type judge func(*unstructured.Unstructured) (status.Status, string)
+
+// ready follows kstatus, the rules that Flux and Helm use. A paused Deployment is not waited for, as in Helm.
+func ready(o *unstructured.Unstructured) (status.Status, string) {
+	if paused, _, _ := unstructured.NestedBool(o.Object, "spec", "paused"); paused && o.GetKind() == "Deployment" {
+		return status.CurrentStatus, "paused"
+	}
+	s, err := status.Compute(o)
+	if err != nil {
+		return status.UnknownStatus, err.Error()
+	}
+	return s.Status, s.Message
+}
+
+func readyOrComplete(o *unstructured.Unstructured) (status.Status, string) {
+	if o.GetKind() == "Job" {
+		return complete(o)
+	}
+	return ready(o)
+}
+
+func complete(o *unstructured.Unstructured) (status.Status, string) {
+	switch o.GetKind() {
+	case "Job":
+		conditions, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")
+		for _, c := range conditions {
+			c, _ := c.(map[string]any)
+			if c["status"] != "True" {
+				continue
+			}
+			switch c["type"] {
+			case "Complete":
+				return status.CurrentStatus, "complete"
+			case "Failed":
+				return status.FailedStatus, fmt.Sprintf("%v: %v", c["reason"], c["message"])
+			}
+		}
+		return status.InProgressStatus, "not complete"
+	case "Pod":
+		switch phase, _, _ := unstructured.NestedString(o.Object, "status", "phase"); phase {
+		case "Succeeded":
+			return status.CurrentStatus, "succeeded"
+		case "Failed":
+			message, _, _ := unstructured.NestedString(o.Object, "status", "message")
+			return status.FailedStatus, "the pod failed: " + message
+		default:
+			return status.InProgressStatus, "phase " + phase
+		}
+	}
+	return status.CurrentStatus, ""
+}
+
+// all waits for several objects side by side: the pods of the second must not fail unseen while the first is waited for.
+func (w *waiter) all(list kube.ResourceList, timeout time.Duration, j judge) error {
+	ctx, cancel := w.within(timeout)
+	defer cancel()
+	var (
+		wg    sync.WaitGroup
+		once  sync.Once
+		first error // the others only learn that it is over
+	)
+	for _, info := range list {
+		applied, err := asUnstructured(info.Object)
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", describe(info), err)
+		}
+		if s, _ := j(applied); s == status.CurrentStatus {
+			continue
+		}
+		wg.Go(func() {
+			if err := w.one(ctx, info, applied, j); err != nil {
+				once.Do(func() { first = err })
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	return first
+}
+
+// one waits for one object. A watch may end at any time without a reason; it is then opened again.
+func (w *waiter) one(ctx context.Context, info *resource.Info, applied *unstructured.Unstructured, j judge) error {
+	last := "" // what is still missing, for progress and for the error at the deadline
+	tell := func(text string) {
+		if text != last {
+			last = text
+			w.report(text)
+		}
+	}
+	for {
+		done, err := w.follow(ctx, info, applied, j, tell)
+		switch {
+		case done:
+			return nil
+		case err != nil:
+			return err
+		case ctx.Err() != nil && last == "":
+			return fmt.Errorf("waiting for %s: %w", describe(info), context.Cause(ctx))
+		case ctx.Err() != nil:
+			return fmt.Errorf("%w: %s", context.Cause(ctx), last)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryPause):
+		}
+	}
+}
+
+// follow watches the object, and its pods where it has any, until it is ready (true), until there is no hope (an error), or until the
+// watch ends (neither).
+func (w *waiter) follow(ctx context.Context, info *resource.Info, applied *unstructured.Unstructured, j judge, tell func(string)) (bool, error) {
+	objects, err := w.client(info).Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", info.Name).String()})
+	if err != nil {
+		return false, w.refused("watching "+describe(info), err)
+	}
+	defer objects.Stop()
+	var pods <-chan watch.Event
+	if selector := podSelector(applied); selector != "" {
+		p, err := w.cluster.core.CoreV1().Pods(info.Namespace).Watch(ctx, metav1.ListOptions{LabelSelector: selector})
+		if err != nil {
+			return false, w.refused("watching the pods of "+describe(info), err)
+		}
+		defer p.Stop()
+		pods = p.ResultChan()
+	}
+	latest := applied
+	waiting := map[string]*corev1.Pod{} // pods in trouble that is not final yet
+	for {
+		var again <-chan time.Time
+		if len(waiting) > 0 {
+			again = time.After(retryPause)
+		}
+		select {
+		case <-ctx.Done():
+			return false, nil
+		case e, open := <-objects.ResultChan():
+			o, isObject := e.Object.(*unstructured.Unstructured)
+			switch {
+			case !open || !isObject: // ended, or an error event: begin again
+				return false, nil
+			case e.Type == watch.Deleted:
+				return false, fmt.Errorf("%s was deleted while it was waited for", describe(info))
+			case o.GetGeneration() < applied.GetGeneration(): // a state from before the apply
+				continue
+			}
+			latest = o
+			switch s, message := j(o); s {
+			case status.CurrentStatus:
+				return true, nil
+			case status.FailedStatus:
+				return false, fmt.Errorf("%s: %s", describe(info), message)
+			default:
+				if len(waiting) == 0 {
+					tell(fmt.Sprintf("%s: %s", describe(info), message))
+				}
+			}
+		case e, open := <-pods:
+			if !open {
+				return false, nil
+			}
+			p, isPod := e.Object.(*corev1.Pod)
+			if !isPod {
+				return false, nil
+			}
+			delete(waiting, p.Name)
+			if e.Type == watch.Deleted || p.DeletionTimestamp != nil {
+				continue
+			}
+			if err := w.look(ctx, latest, p, waiting, tell); err != nil {
+				return false, err
+			}
+		case <-again:
+			for _, p := range waiting {
+				if err := w.look(ctx, latest, p, waiting, tell); err != nil {
+					return false, err
+				}
+			}
+		}
+	}
+}
+
+// look judges one pod, and gives an error when it is of the revision that is waited for and will not become ready.
+func (w *waiter) look(ctx context.Context, owner *unstructured.Unstructured, p *corev1.Pod, waiting map[string]*corev1.Pod, tell func(string)) error {
+	text, final := trouble(p, time.Now(), w.patience)
+	if text == "" {
+		return nil
+	}
+	if ours, err := w.isOfNewestRevision(ctx, owner, p); err != nil || !ours {
+		return nil // an old pod may be as broken as it likes: it is being replaced, perhaps for that very reason
+	}
+	if final {
+		return errors.New(text)
+	}
+	waiting[p.Name] = p
+	tell(text)
+	return nil
+}
+
+// refused tells an answer that will not change from a hiccup, which is no error here: the watch is opened again.
+func (w *waiter) refused(doing string, err error) error {
+	if apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err) {
+		return fmt.Errorf("%s: %w", doing, w.cluster.explain(err))
+	}
+	return nil
+}
+
+// isOfNewestRevision reports whether the pod comes from the workload's present template. Each controller has its own way to tell.
+func (w *waiter) isOfNewestRevision(ctx context.Context, owner *unstructured.Unstructured, p *corev1.Pod) (bool, error) {
+	switch owner.GetKind() {
+	case "Deployment":
+		ref := metav1.GetControllerOf(p)
+		if ref == nil || ref.Kind != "ReplicaSet" {
+			return false, nil
+		}
+		rs, err := w.cluster.core.AppsV1().ReplicaSets(p.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+		if err != nil {
+			return false, err
+		}
+		var d appsv1.Deployment
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(owner.Object, &d); err != nil {
+			return false, err
+		}
+		return sameTemplate(rs.Spec.Template, d.Spec.Template), nil
+	case "StatefulSet":
+		newest, _, _ := unstructured.NestedString(owner.Object, "status", "updateRevision")
+		return newest == "" || p.Labels[appsv1.ControllerRevisionHashLabelKey] == newest, nil
+	case "DaemonSet":
+		newest := owner.GetAnnotations()[appsv1.DeprecatedTemplateGeneration]
+		return newest == "" || p.Labels["pod-template-generation"] == newest, nil
+	}
+	return true, nil // a Job, a ReplicaSet: all pods are of one template
+}
+
+// sameTemplate is how the Deployment controller finds its newest ReplicaSet (k8s.io/kubernetes EqualIgnoreHash).
+func sameTemplate(a, b corev1.PodTemplateSpec) bool {
+	a, b = *a.DeepCopy(), *b.DeepCopy()
+	delete(a.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
+	delete(b.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
+	return apiequality.Semantic.DeepEqual(a, b)
+}
+
+// podSelector is the label selector of a workload's pods, "" for what has none.
+func podSelector(o *unstructured.Unstructured) string {
+	switch o.GetKind() {
+	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job":
+	default:
+		return ""
+	}
+	raw, ok, _ := unstructured.NestedMap(o.Object, "spec", "selector")
+	if !ok {
+		return ""
+	}
+	var s metav1.LabelSelector
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(raw, &s); err != nil {
+		return ""
+	}
+	selector, err := metav1.LabelSelectorAsSelector(&s)
+	if err != nil || selector.Empty() {
+		return ""
+	}
+	return selector.String()
+}
+
+// gone waits until the object does not exist.
+func (w *waiter) gone(ctx context.Context, info *resource.Info) error {
+	client := w.client(info)
+	byName := fields.OneTermEqualSelector("metadata.name", info.Name).String()
+	for {
+		o, err := client.Get(ctx, info.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			return w.cluster.explain(err)
+		}
+		events, err := client.Watch(ctx, metav1.ListOptions{FieldSelector: byName, ResourceVersion: o.GetResourceVersion()})
+		if err != nil {
+			return w.cluster.explain(err)
+		}
+		for e := range events.ResultChan() {
+			if e.Type == watch.Deleted {
+				break
+			}
+		}
+		events.Stop()
+	}
+}
+
+func (w *waiter) client(info *resource.Info) dynamic.ResourceInterface {
+	r := w.cluster.dynamic.Resource(info.Mapping.Resource)
+	if info.Mapping.Scope.Name() == meta.RESTScopeNameNamespace {
+		return r.Namespace(info.Namespace)
+	}
+	return r
+}
+
+func asUnstructured(o runtime.Object) (*unstructured.Unstructured, error) {
+	if u, ok := o.(*unstructured.Unstructured); ok {
+		return u, nil
+	}
+	raw, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	return &unstructured.Unstructured{Object: raw}, err
+}
+
+func describe(info *resource.Info) string {
+	return info.Mapping.GroupVersionKind.Kind + " " + info.Name
+}
+
+var _ kube.Waiter = (*waiter)(nil)

@@ -1,0 +1,36 @@
+package main
+
+// doc is the text of -help and the README.
+const doc = `The step reads the newest commit of the config repo in memory and finds its HelmReleases (` + "`helm.toolkit.fluxcd.io/v2`" + `). Each is compared with
+what the cluster remembers of it: a digest of chart, values and target, kept as a label of Helm's own release record. What has not changed
+is left alone, without rendering anything. The rest is packaged from the chart in the repo, installed or upgraded with the Helm SDK, and
+watched until it is ready; a pod that cannot become ready is named at once, with container, reason and message.
+
+**Order.** Staging (HelmReleases without an account) and UAT accounts come first, production accounts when all of those are healthy. Within a wave
+CONCURRENCY releases are deployed side by side. A wave in which one fails is finished; later waves do not begin.
+
+**The gate.** The service and version of a release are ` + "`values.image.repository`" + ` and ` + "`values.image.tag`" + `. The decision of gate-uat on them, handed over in
+this build or else recorded under DECISIONS_PATH, bounds the deployment: an account that it does not allow is skipped, and a digest in
+` + "`values.image.digest`" + ` that is not the decision's stops the step (exit 3) before anything is touched. Without a decision, a pre-release or a build tag
+is not deployed to an account that the inventory does not mark ` + "`is_uat`" + `.
+
+**Never older over newer.** The cluster's records are read before the config repo, so that the commit that is deployed cannot be older than what
+runs. When the branch has moved on from REVISION, its newest commit is deployed, and the build of that commit finds its work done. A release
+that another build changes meanwhile is left to it if the branch has moved on, and is planned again if not. Every record is written on the
+condition that it has not changed since it was read.
+
+**Failures.** With ON_FAILURE=rollback a release that did not become ready returns to the revision that ran before. A first revision has nothing to return
+to and stays as it is; the next run upgrades it. A release that was left pending by a killed build is recovered: at once by the same build
+(BUILD_ID), by others when its writer cannot be running any more; as long as it may be, the release is left alone and reported.
+
+**Fields.** Supported are chart (a path in this repo, ` + "`GitRepository`" + ` source), values, releaseName, targetNamespace, storageNamespace, timeout, maxHistory,
+suspend and install.createNamespace; with ` + "`reconcileStrategy: Revision`" + ` the chart's version gets the commit as build metadata, as Flux does. interval,
+remediation retries and what Flux itself ignores have no effect here by design. Any other field that is set fails its release by name.
+As with Flux, objects that exist already are adopted and conflicts with other field managers are forced.
+
+` + "```yaml" + `
+- id: deploy
+  name: $_STEPS/deploy-helm
+  env: [CONFIG_REPO=$_CONFIG_REPO, REVISION=$COMMIT_SHA, KUBECONFIG=$_KUBECONFIG]
+  secretEnv: [GIT_TOKEN]
+` + "```"

@@ -1,0 +1,402 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	helmv2 "github.com/fluxcd/helm-controller/api/v2"
+	"go.yaml.in/yaml/v3"
+	"helm.sh/helm/v4/pkg/chart/v2/util"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/json"
+	k8syaml "sigs.k8s.io/yaml"
+
+	"github.com/deepdesk/cloudbuild-steps/internal/cluster"
+)
+
+// maxManifest bounds, in bytes, a file that is parsed.
+const maxManifest = 4 << 20
+
+// wanted is one HelmRelease of the config repo: what should stand in the cluster.
+type wanted struct {
+	file            string
+	key             cluster.Key // namespace of the records and name of the Helm release
+	namespace       string      // where the objects go
+	account         string      // whose it is; "" for nobody's, such as staging
+	labels          map[string]string
+	chartPath       string // in the repo, without ./ in front
+	source          string // namespace/name of the GitRepository that holds the chart
+	addRevision     bool   // the chart's version gets the commit as build metadata
+	values          map[string]any
+	image           image
+	createNamespace bool
+	suspended       bool
+	maxHistory      int
+	timeout         time.Duration // 0: the step's
+	chart           *chartFiles   // nil when it has a fault
+	fault           string        // why it cannot be deployed at all
+}
+
+// String names the release for people.
+func (w *wanted) String() string { return w.key.Namespace + "/" + w.key.Name }
+
+// image is what a HelmRelease says of its service's image, in values.image, the place that charts agree on.
+type image struct {
+	repository, tag, digest string
+	marked                  bool // the tag is written by the image automation, so that it is one of ours
+}
+
+// service is the last path element of the repository.
+func (i image) service() string { return path.Base(i.repository) }
+
+// readReleases finds the HelmReleases below folder. An error means that the repo cannot be trusted as a whole: a file that does not parse
+// or two releases under one name. What is wrong with one release alone is its fault.
+func readReleases(repo *source, folder, accountLabel string) ([]*wanted, error) {
+	var (
+		list     []*wanted
+		problems []error
+		charts   = chartFolders(repo.names)
+		repos    = map[string]string{} // URL of each GitRepository by namespace/name
+	)
+	for _, name := range repo.names {
+		if !within(name, folder) || !isYAML(name) || inAny(name, charts) || strings.HasPrefix(path.Base(name), ".") {
+			continue
+		}
+		text, err := repo.read(name)
+		if err != nil {
+			return nil, err
+		}
+		if !bytes.Contains(text, []byte("HelmRelease")) && !bytes.Contains(text, []byte("GitRepository")) {
+			continue // anything may lie in a repo: only what concerns us has to be well formed
+		}
+		found, err := readManifests(name, text, accountLabel, repos)
+		if err != nil {
+			problems = append(problems, err)
+		}
+		list = append(list, found...)
+	}
+	byKey := map[cluster.Key]*wanted{}
+	for _, w := range list {
+		if other, taken := byKey[w.key]; taken {
+			problems = append(problems, fmt.Errorf("%s and %s both describe the release %s", other.file, w.file, w))
+		}
+		byKey[w.key] = w
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
+	}
+	overlays := customizations(repo)
+	for _, w := range list {
+		w.checkOverlay(overlays)
+		w.checkSource(repos, repo.url)
+	}
+	slices.SortFunc(list, func(a, b *wanted) int { return strings.Compare(a.String(), b.String()) })
+	return list, nil
+}
+
+// readManifests reads the HelmReleases of one file, and notes the URLs of the GitRepositories beside them.
+func readManifests(file string, text []byte, accountLabel string, repos map[string]string) ([]*wanted, error) {
+	if len(text) > maxManifest {
+		return nil, fmt.Errorf("%s is larger than %d MiB", file, maxManifest>>20)
+	}
+	var list []*wanted
+	// The reader loses an unterminated last line of certain lengths (helm#32506).
+	documents := utilyaml.NewYAMLReader(bufio.NewReader(io.MultiReader(bytes.NewReader(text), strings.NewReader("\n"))))
+	for n := 1; ; n++ {
+		doc, err := documents.Read()
+		if errors.Is(err, io.EOF) {
+			return list, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s, document %d: %w", file, n, err)
+		}
+		raw, err := k8syaml.YAMLToJSONStrict(doc) // refuses keys that stand twice
+		if err != nil {
+			return nil, fmt.Errorf("%s, document %d: %w", file, n, err)
+		}
+		var head struct {
+			APIVersion string `json:"apiVersion"`
+			Kind       string `json:"kind"`
+			Metadata   struct {
+				Name      string `json:"name"`
+				Namespace string `json:"namespace"`
+			} `json:"metadata"`
+			Spec struct {
+				URL string `json:"url"`
+			} `json:"spec"`
+		}
+		if err := json.UnmarshalCaseSensitivePreserveInts(raw, &head); err != nil {
+			continue // some other kind whose members have other types
+		}
+		group, _, _ := strings.Cut(head.APIVersion, "/")
+		switch {
+		case head.Kind == "GitRepository" && group == "source.toolkit.fluxcd.io":
+			repos[head.Metadata.Namespace+"/"+head.Metadata.Name] = head.Spec.URL
+		case head.Kind == helmv2.HelmReleaseKind && group == helmv2.GroupVersion.Group:
+			w, err := readRelease(file, doc, raw, accountLabel)
+			if err != nil {
+				return nil, fmt.Errorf("%s, document %d: %w", file, n, err)
+			}
+			list = append(list, w)
+		}
+	}
+}
+
+// readRelease reads one HelmRelease, given as YAML and as the JSON made of it.
+func readRelease(file string, doc, raw []byte, accountLabel string) (*wanted, error) {
+	var hr helmv2.HelmRelease
+	unknown, err := json.UnmarshalStrict(raw, &hr)
+	if err != nil {
+		return nil, err
+	}
+	w := &wanted{
+		file: file, key: cluster.Key{Namespace: hr.Namespace, Name: shortName(hr.GetReleaseName())}, namespace: hr.Namespace,
+		account: hr.Labels[accountLabel], labels: hr.Labels, values: hr.GetValues(), suspended: hr.Spec.Suspend, maxHistory: 5,
+	}
+	if w.account == "" {
+		w.account = hr.Annotations[accountLabel]
+	}
+	if hr.Spec.StorageNamespace != "" {
+		w.key.Namespace = hr.Spec.StorageNamespace
+	}
+	if hr.Spec.TargetNamespace != "" {
+		w.namespace = hr.Spec.TargetNamespace
+	}
+	if hr.Spec.MaxHistory != nil {
+		w.maxHistory = *hr.Spec.MaxHistory
+	}
+	if hr.Spec.Timeout != nil {
+		w.timeout = hr.Spec.Timeout.Duration
+	}
+	w.createNamespace = hr.GetInstall().CreateNamespace
+	w.image = imageOf(w.values, doc)
+	var faults []string
+	for _, e := range unknown {
+		faults = append(faults, e.Error())
+	}
+	if hr.APIVersion != helmv2.GroupVersion.String() {
+		faults = append(faults, fmt.Sprintf("apiVersion %s is not supported: want %s", hr.APIVersion, helmv2.GroupVersion))
+	}
+	for _, name := range unsupported(reflect.ValueOf(hr.Spec), "spec") {
+		faults = append(faults, name+" is not supported")
+	}
+	switch {
+	case hr.Name == "" || hr.Namespace == "":
+		faults = append(faults, "metadata.name and metadata.namespace must be set")
+	case util.ValidateReleaseName(w.key.Name) != nil:
+		faults = append(faults, fmt.Sprintf("release name %q is not valid: at most 53 lower-case letters, digits, - and .", w.key.Name))
+	}
+	if hr.Spec.Chart == nil {
+		if hr.Spec.ChartRef == nil {
+			faults = append(faults, "spec.chart is missing")
+		}
+	} else {
+		spec := hr.Spec.Chart.Spec
+		w.addRevision = spec.ReconcileStrategy == "Revision"
+		w.chartPath = path.Clean(spec.Chart)
+		w.source = hr.Spec.Chart.GetNamespace(hr.Namespace) + "/" + spec.SourceRef.Name
+		if spec.SourceRef.Kind != "GitRepository" {
+			faults = append(faults, fmt.Sprintf("spec.chart.spec.sourceRef.kind %q is not supported: want GitRepository", spec.SourceRef.Kind))
+		} else if w.chartPath == "." || w.chartPath == ".." || path.IsAbs(w.chartPath) || strings.HasPrefix(w.chartPath, "../") {
+			faults = append(faults, fmt.Sprintf("spec.chart.spec.chart %q is not a folder of the repository", spec.Chart))
+		}
+	}
+	w.fault = strings.Join(faults, "; ")
+	return w, nil
+}
+
+// shortName is how Flux's helm controller shortens a name beyond Helm's 53 characters (internal/release ShortenName): the first 40, and the
+// first 12 hexadecimal digits of the whole name's SHA-256.
+func shortName(name string) string {
+	if len(name) <= 53 {
+		return name
+	}
+	return name[:40] + "-" + fmt.Sprintf("%x", sha256.Sum256([]byte(name)))[:12]
+}
+
+// known says which fields of a HelmRelease are acted on, or are without effect here by design (marked). Any other field that is set is
+// reported by its name: a setting that is silently ignored is a wrong deployment. The value, where there is one, is the only one that is
+// accepted, because it is what happens anyway; "{" descends.
+var known = map[string]string{
+	"spec.interval":                                 "", // by design: a build deploys at push time
+	"spec.suspend":                                  "",
+	"spec.releaseName":                              "",
+	"spec.targetNamespace":                          "",
+	"spec.storageNamespace":                         "",
+	"spec.timeout":                                  "",
+	"spec.maxHistory":                               "",
+	"spec.values":                                   "",
+	"spec.chart":                                    "{",
+	"spec.chart.metadata":                           "", // by design: of the HelmChart object in the cluster, which is not made
+	"spec.chart.spec":                               "{",
+	"spec.chart.spec.chart":                         "",
+	"spec.chart.spec.version":                       "", // by design: Flux ignores it for a GitRepository
+	"spec.chart.spec.sourceRef":                     "",
+	"spec.chart.spec.interval":                      "", // by design
+	"spec.chart.spec.reconcileStrategy":             "",
+	"spec.install":                                  "{",
+	"spec.install.createNamespace":                  "",
+	"spec.install.crds":                             "Create",
+	"spec.install.remediation":                      "{",
+	"spec.install.remediation.retries":              "", // by design: a build tries once, and ON_FAILURE says what follows
+	"spec.install.remediation.remediateLastFailure": "", // by design
+	"spec.upgrade":                                  "{",
+	"spec.upgrade.crds":                             "Skip",
+	"spec.upgrade.remediation":                      "{",
+	"spec.upgrade.remediation.retries":              "", // by design
+	"spec.upgrade.remediation.remediateLastFailure": "", // by design
+	"spec.upgrade.remediation.strategy":             "rollback",
+}
+
+// unsupported lists the fields that are set and not known, by their names in the manifest.
+func unsupported(v reflect.Value, name string) []string {
+	var list []string
+	for i := range v.NumField() {
+		f := v.Field(i)
+		if f.IsZero() {
+			continue
+		}
+		tag, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		full := name + "." + tag
+		if f.Kind() == reflect.Pointer {
+			f = f.Elem()
+		}
+		switch want, ok := known[full]; {
+		case !ok:
+			list = append(list, full)
+		case want == "{":
+			list = append(list, unsupported(f, full)...)
+		case want != "" && f.String() != want:
+			list = append(list, fmt.Sprintf("%s: %s", full, f.String()))
+		}
+	}
+	return list
+}
+
+// imageOf reads values.image. The YAML text tells whether the tag carries a marker of the image automation.
+func imageOf(values map[string]any, doc []byte) image {
+	section, _ := values["image"].(map[string]any)
+	var i image
+	i.repository, _ = section["repository"].(string)
+	i.tag, _ = section["tag"].(string)
+	i.digest, _ = section["digest"].(string)
+	var root yaml.Node
+	if yaml.Unmarshal(doc, &root) == nil && len(root.Content) > 0 {
+		n := root.Content[0]
+		for _, name := range []string{"spec", "values", "image", "tag"} {
+			n = member(n, name)
+		}
+		i.marked = n != nil && strings.Contains(n.LineComment, `"$imagepolicy"`)
+	}
+	return i
+}
+
+func member(n *yaml.Node, name string) *yaml.Node {
+	if n == nil || n.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i+1]
+		}
+	}
+	return nil
+}
+
+// customizations finds the kustomization files of the repo that do more than list resources, by folder, with what they do.
+func customizations(repo *source) map[string]string {
+	harmless := []string{"apiVersion", "kind", "metadata", "resources"}
+	found := map[string]string{}
+	for _, name := range repo.names {
+		switch path.Base(name) {
+		case "kustomization.yaml", "kustomization.yml", "Kustomization":
+		default:
+			continue
+		}
+		text, err := repo.read(name)
+		var members map[string]any
+		if err != nil || len(text) > maxManifest || k8syaml.Unmarshal(text, &members) != nil {
+			found[path.Dir(name)] = name + " cannot be read"
+			continue
+		}
+		for m := range members {
+			if !slices.Contains(harmless, m) {
+				found[path.Dir(name)] = fmt.Sprintf("%s: %s is not supported", name, m)
+			}
+		}
+	}
+	return found
+}
+
+// checkOverlay refuses a release that a kustomization at or above its folder would change.
+func (w *wanted) checkOverlay(overlays map[string]string) {
+	for dir := path.Dir(w.file); ; dir = path.Dir(dir) {
+		if what, ok := overlays[dir]; ok {
+			w.addFault(what)
+		}
+		if dir == "." || dir == "/" {
+			return
+		}
+	}
+}
+
+// checkSource refuses a release whose GitRepository is known to be another repository than this one: its chart would be taken from here.
+// Only the last path element is compared, since one repository has many addresses (SSH, HTTP, mirrors).
+func (w *wanted) checkSource(repos map[string]string, own string) {
+	if len(repos) == 0 || own == "" || w.source == "" {
+		return
+	}
+	if url, ok := repos[w.source]; ok && repoName(url) != repoName(own) {
+		w.addFault(fmt.Sprintf("spec.chart.spec.sourceRef is the repository %s, not this one: charts of other repositories are not supported", url))
+	}
+}
+
+func (w *wanted) addFault(text string) {
+	if w.fault != "" {
+		text = w.fault + "; " + text
+	}
+	w.fault = text
+}
+
+func repoName(url string) string {
+	return strings.TrimSuffix(path.Base(strings.TrimRight(url, "/")), ".git")
+}
+
+func isYAML(name string) bool {
+	return path.Ext(name) == ".yaml" || path.Ext(name) == ".yml"
+}
+
+// within reports whether a file lies below a folder of the repo; "." is the root.
+func within(name, folder string) bool {
+	folder = path.Clean(folder)
+	return folder == "." || strings.HasPrefix(name, folder+"/")
+}
+
+func inAny(name string, folders map[string]bool) bool {
+	for dir := path.Dir(name); dir != "." && dir != "/"; dir = path.Dir(dir) {
+		if folders[dir] {
+			return true
+		}
+	}
+	return false
+}
+
+// chartFolders lists the folders that hold a chart: their YAML files are templates.
+func chartFolders(names []string) map[string]bool {
+	folders := map[string]bool{}
+	for _, name := range names {
+		if path.Base(name) == "Chart.yaml" {
+			folders[path.Dir(name)] = true
+		}
+	}
+	return folders
+}

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/deepdesk/cloudbuild-steps/internal/cluster"
+	"github.com/deepdesk/cloudbuild-steps/internal/step"
+)
+
+// In is what deploy-helm is told.
+type In struct {
+	step.ConfigRepo
+	step.Credentials
+	SourceDir          string        `env:"SOURCE_DIR" doc:"a local checkout of the config repo, instead of CONFIG_REPO; for laptops: only CONFIG_REPO can tell which of two commits is the newer"`
+	Revision           revision      `env:"REVISION" doc:"commit whose push started this build ($COMMIT_SHA in a build of the config repo); when the branch has moved on, its newest commit is deployed"`
+	Kubeconfig         string        `env:"KUBECONFIG" required:"true" doc:"kubeconfig file; its current context names the cluster; exec plugins and auth-providers are refused"`
+	Select             selector      `env:"SELECT" doc:"label selector: deploy only the HelmReleases that it matches"`
+	Accounts           string        `env:"ACCOUNTS" default:"accounts.yaml" doc:"path of the inventory in the config repo; without the file no account is UAT"`
+	AccountLabel       string        `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a HelmRelease that says whose it is"`
+	DecisionsPath      string        `env:"DECISIONS_PATH" default:"decisions" doc:"folder of the config repo with the gate's decisions, as SERVICE/VERSION.json"`
+	Concurrency        int           `env:"CONCURRENCY" default:"8" doc:"releases that are deployed at the same time"`
+	Waves              []string      `env:"WAVES" default:"uat,production" doc:"which accounts, in this order; a wave begins when the one before is healthy; what has no account (staging) goes with the first"`
+	WaitTimeout        time.Duration `env:"WAIT_TIMEOUT" default:"5m" doc:"how long a release may take to become ready, unless its spec.timeout says otherwise"`
+	UnschedulableAfter time.Duration `env:"UNSCHEDULABLE_AFTER" default:"1m" doc:"how long a pod may stay without a node (an autoscaler may be adding one) before the release counts as failed"`
+	OnFailure          string        `env:"ON_FAILURE" default:"rollback" oneof:"rollback,leave" doc:"what to do with a release that did not become ready"`
+}
+
+// Check reports faults across variables.
+func (in In) Check(f *step.Faults) {
+	switch {
+	case in.ConfigURL == "" && in.SourceDir == "":
+		f.Add("CONFIG_REPO", "is not set: https URL of the config repo (or set SOURCE_DIR to a local checkout)")
+	case in.ConfigURL != "" && in.SourceDir != "":
+		f.Add("SOURCE_DIR", "conflicts with CONFIG_REPO: set one of them")
+	}
+	if in.Concurrency < 1 || in.Concurrency > 64 {
+		f.Add("CONCURRENCY", "%d is not a number from 1 to 64", in.Concurrency)
+	}
+	for name, d := range map[string]time.Duration{"WAIT_TIMEOUT": in.WaitTimeout, "UNSCHEDULABLE_AFTER": in.UnschedulableAfter} {
+		if d <= 0 {
+			f.Add(name, "must be longer than nothing")
+		}
+	}
+	for name, p := range map[string]string{"ACCOUNTS": in.Accounts, "DECISIONS_PATH": in.DecisionsPath} {
+		if strings.HasPrefix(p, "/") || strings.Contains(p, "://") || strings.Contains("/"+p+"/", "/../") {
+			f.Add(name, "%q is not a path inside the config repo", p)
+		}
+	}
+	if w := strings.Join(in.Waves, ","); !slices.Contains([]string{"uat,production", "uat", "production"}, w) {
+		f.Add("WAVES", "%q is not one of uat,production or uat or production: UAT accounts come before production accounts", w)
+	}
+}
+
+// Out is what became of each release.
+type Out struct {
+	Commit    string    `json:"commit" env:"COMMIT" doc:"commit of the config repo that was deployed"`
+	Deployed  int       `json:"deployed" env:"DEPLOYED" doc:"number of releases that were deployed"`
+	Unchanged int       `json:"unchanged" env:"UNCHANGED" doc:"number of releases that were left alone because nothing of them changed"`
+	Failed    int       `json:"failed" env:"FAILED" doc:"number of releases that failed, rolled back or not"`
+	Skipped   int       `json:"skipped" env:"SKIPPED" doc:"number of releases that were not to be touched"`
+	Releases  []Release `json:"releases" doc:"account, namespace, name, chart, from, to, revision, state (deployed, unchanged, failed, rolled-back, skipped), seconds, reason"`
+}
+
+// Release is one line of the report.
+type Release struct {
+	Account   string  `json:"account"`
+	Namespace string  `json:"namespace"`
+	Name      string  `json:"name"`
+	Chart     string  `json:"chart"`
+	From      string  `json:"from"` // image tag, or chart version where there is no image
+	To        string  `json:"to"`
+	Revision  int     `json:"revision"` // Helm's, after this run
+	State     string  `json:"state"`
+	Seconds   float64 `json:"seconds"`
+	Reason    string  `json:"reason"`
+}
+
+// Result is the count of the states.
+func (o Out) Result() string {
+	return fmt.Sprintf("%d deployed, %d unchanged, %d failed", o.Deployed, o.Unchanged, o.Failed)
+}
+
+var program = step.Program[In, Out]{
+	Name:    "deploy-helm",
+	Summary: "deploy the HelmReleases of the config repo whose chart or values changed",
+	Timeout: 30 * time.Minute,
+	Run:     run,
+	Doc:     doc,
+}
+
+func run(ctx context.Context, b *step.Build, in In) (Out, error) {
+	quiet(b)
+	target, err := cluster.Open(ctx, in.Kubeconfig)
+	if err != nil {
+		return Out{}, explainCluster(err)
+	}
+	// The cluster is read before the config repo. Whatever it remembers was deployed from a commit that was the newest before we ask for
+	// the newest: so what we read cannot be older, without comparing any clocks.
+	states, err := target.States(ctx)
+	if err != nil {
+		return Out{}, err
+	}
+	repo, err := openSource(ctx, b, in)
+	if err != nil {
+		return Out{}, err
+	}
+	list, err := readReleases(repo, in.ConfigPath, in.AccountLabel)
+	if err != nil {
+		return Out{Commit: repo.commit}, step.Refuse("correct the files; while one of them cannot be read nothing is deployed", "reading the HelmReleases: %w", err)
+	}
+	list = in.Select.of(list)
+	if len(list) == 0 {
+		return Out{Commit: repo.commit}, step.Nothing("no HelmRelease %s below %s", in.Select.text(), in.ConfigPath)
+	}
+	readCharts(repo, list)
+	c := circumstances{states: states, waves: in.Waves, build: cluster.BuildLabel(b.ID), now: time.Now(), longest: remaining(ctx)}
+	if c.inventory, err = readInventory(repo, in); err != nil {
+		return Out{Commit: repo.commit}, err
+	}
+	if c.decisions, err = readDecisions(b, repo, in, decisionsNeeded(list)); err != nil {
+		return Out{Commit: repo.commit}, err
+	}
+	tasks, refusals := makePlan(list, c)
+	if len(refusals) > 0 {
+		return Out{Commit: repo.commit}, step.Refuse("nothing was touched; run gate-uat and bump-config for the version, or correct the values",
+			"%d of %d releases must not be deployed: %s", len(refusals), len(list), strings.Join(refusals, "; "))
+	}
+	if b.DryRun {
+		return finish(b, repo, plannedOnly(tasks))
+	}
+	r := &rollout{
+		cluster: target, log: b.Log, repo: repo, plan: c, concurrency: in.Concurrency, timeout: in.WaitTimeout,
+		patience: in.UnschedulableAfter, rollBack: in.OnFailure == "rollback", tip: repo.tip,
+		mark: cluster.Mark{Build: b.ID, Commit: repo.commit, Committed: repo.committed, Until: time.Now().Add(remaining(ctx) + time.Minute)},
+	}
+	return finish(b, repo, r.run(ctx, tasks))
+}
+
+// plannedOnly is the report of a dry run.
+func plannedOnly(tasks []*task) []Release {
+	var report []Release
+	for _, t := range tasks {
+		line := t.line()
+		if line.State == "" {
+			line.State, line.Reason = skipped, fmt.Sprintf("dry run: would be deployed in wave %d", t.wave+1)
+		}
+		report = append(report, line)
+	}
+	return report
+}
+
+// finish prints the table, and fails the step unless every release that was to be deployed is.
+func finish(b *step.Build, repo *source, report []Release) (Out, error) {
+	out := Out{Commit: repo.commit, Releases: report}
+	var table strings.Builder
+	var failures []string
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ACCOUNT\tRELEASE\tFROM\tTO\tREVISION\tSTATE\tSECONDS\tREASON")
+	for _, l := range report {
+		fmt.Fprintf(w, "%s\t%s/%s\t%s\t%s\t%d\t%s\t%.1f\t%s\n", orDash(l.Account), l.Namespace, l.Name, orDash(l.From), orDash(l.To), l.Revision, l.State, l.Seconds, orDash(l.Reason))
+		switch l.State {
+		case deployed:
+			out.Deployed++
+		case unchanged:
+			out.Unchanged++
+		case skipped:
+			out.Skipped++
+		default:
+			out.Failed++
+			failures = append(failures, fmt.Sprintf("%s/%s: %s", l.Namespace, l.Name, l.Reason))
+		}
+	}
+	_ = w.Flush()
+	b.Text(table.String())
+	if out.Failed > 0 {
+		return out, step.WithFix(fmt.Errorf("%s: %s", out.Result(), strings.Join(failures, "; ")),
+			"correct what is named here and push, or run this build again: what is deployed is left alone")
+	}
+	return out, nil
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// explainCluster tells a kubeconfig that must be changed from a cluster that does not answer.
+func explainCluster(err error) error {
+	if _, ok := errors.AsType[*cluster.KubeconfigError](err); ok {
+		return step.Misconfigured("set KUBECONFIG to a kubeconfig file with a current-context, and a token or a client certificate", "%w", err)
+	}
+	return step.WithFix(err, "check that the address in KUBECONFIG can be reached from the build, and that its credentials are valid and may list Secrets")
+}
+
+// remaining is the time until ctx ends.
+func remaining(ctx context.Context) time.Duration {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return time.Hour
+	}
+	return time.Until(end)
+}
+
+// selector is a Kubernetes label selector.
+type selector string
+
+// UnmarshalText checks the selector.
+func (s *selector) UnmarshalText(b []byte) error {
+	if _, err := labels.Parse(string(b)); err != nil {
+		return errors.New("want a label selector such as account=maple or channel in (staging,uat)")
+	}
+	*s = selector(b)
+	return nil
+}
+
+func (s selector) text() string {
+	if s == "" {
+		return "at all"
+	}
+	return "with labels " + string(s)
+}
+
+// of returns the releases that the selector matches.
+func (s selector) of(list []*wanted) []*wanted {
+	match, err := labels.Parse(string(s))
+	if err != nil { // UnmarshalText has seen it
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(list), func(w *wanted) bool { return !match.Matches(labels.Set(w.labels)) })
+}

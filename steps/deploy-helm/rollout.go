@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/deepdesk/cloudbuild-steps/internal/cluster"
+)
+
+// rollout carries a plan out.
+type rollout struct {
+	cluster     *cluster.Cluster
+	log         *slog.Logger
+	repo        *source
+	plan        circumstances
+	mark        cluster.Mark // what all releases of this run have in common
+	concurrency int
+	timeout     time.Duration // of a release that does not say
+	patience    time.Duration
+	rollBack    bool
+	// tip asks for the commit that the branch of the config repo is at now; nil when the source has no branch.
+	tip func(context.Context) (string, error)
+}
+
+// attempts bounds how often one release is tried when other writers get in between.
+const attempts = 3
+
+// run deploys wave after wave. A wave in which a release failed is finished, and the later ones do not begin. deploying ends early enough
+// before ctx to leave time for rolling back.
+func (r *rollout) run(ctx context.Context, tasks []*task) []Release {
+	deploying, cancel := r.leaveTime(ctx)
+	defer cancel()
+	report := make([]Release, len(tasks))
+	broken := ""
+	for wave := range max(len(r.plan.waves), 1) {
+		var wg sync.WaitGroup
+		slots := make(chan struct{}, r.concurrency)
+		for i, t := range tasks {
+			if t.wave != wave {
+				continue
+			}
+			if t.state == "" && broken != "" {
+				t.skip("not begun: " + broken)
+			}
+			report[i] = t.line()
+			if t.state != "" {
+				continue
+			}
+			wg.Go(func() {
+				slots <- struct{}{}
+				defer func() { <-slots }()
+				report[i] = r.release(ctx, deploying, t)
+			})
+		}
+		wg.Wait()
+		for i, t := range tasks {
+			if s := report[i].State; t.wave == wave && (s == failed || s == rolledBack) && broken == "" {
+				broken = fmt.Sprintf("%s failed in the wave before", t.release)
+			}
+		}
+	}
+	for i, t := range tasks {
+		if t.wave < 0 {
+			report[i] = t.line()
+		}
+	}
+	return report
+}
+
+// leaveTime returns a context that ends before ctx does, by the time that a roll back may take: a quarter of what is left, and not more
+// than one wait.
+func (r *rollout) leaveTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	reserve := min(time.Until(end)/4, r.timeout)
+	return context.WithDeadlineCause(ctx, end.Add(-reserve), errors.New("the time left in TIMEOUT is kept for rolling back"))
+}
+
+// line is the release's line in the report as far as the plan knows it.
+func (t *task) line() Release {
+	l := Release{
+		Account: t.release.account, Namespace: t.release.namespace, Name: t.release.key.Name, From: t.from, To: t.release.version(),
+		Revision: t.newest.Revision, State: t.state, Reason: t.reason,
+	}
+	if t.release.chart != nil {
+		l.Chart = t.release.chart.name + "-" + t.release.chart.version
+	}
+	return l
+}
+
+// release deploys one release, again where another writer got in between and this build's state of the config repo is still the newest.
+func (r *rollout) release(ctx, deploying context.Context, t *task) Release {
+	began := time.Now()
+	log := r.log.With("release", t.release.String())
+	for n := 1; ; n++ {
+		line := t.line()
+		line.Revision, line.State, line.Reason = r.once(ctx, deploying, log, t, &line)
+		line.Seconds = float64(time.Since(began).Round(10*time.Millisecond)) / float64(time.Second)
+		if line.State != moved || n == attempts {
+			if line.State == moved {
+				line.State = failed
+			}
+			r.say(log, line)
+			return line
+		}
+		if done := r.replan(ctx, t); done {
+			line = t.line()
+			r.say(log, line)
+			return line
+		}
+	}
+}
+
+// moved is the state of a release, never reported, that another writer changed since the plan was made.
+const moved = "moved"
+
+func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, t *task, line *Release) (revision int, state, reason string) {
+	w := t.release
+	if t.rescue != "" {
+		log.Warn("recovering a release that was left "+t.newest.Status, "revision", t.newest.Revision, "reason", t.rescue)
+		if err := r.cluster.Recover(ctx, t.newest, "interrupted: "+t.rescue); err != nil {
+			return t.newest.Revision, stateOf(err), err.Error()
+		}
+		t.newest.Status, t.rescue = failed, ""
+	}
+	commit := ""
+	if w.addRevision {
+		commit = r.repo.commit
+	}
+	made, err := w.chart.load(commit)
+	if err != nil {
+		return t.newest.Revision, failed, err.Error()
+	}
+	line.Chart = made.Name() + "-" + made.Metadata.Version
+	rel := cluster.Release{
+		Key: w.key, Namespace: w.namespace, CreateNamespace: w.createNamespace, Chart: made, Values: w.ownValues(), MaxHistory: w.maxHistory,
+		Timeout: w.timeout, Patience: r.patience, Mark: r.mark, Newest: t.newest,
+	}
+	rel.Mark.Digest, rel.Mark.Version = t.digest, w.version()
+	if rel.Timeout == 0 {
+		rel.Timeout = r.timeout
+	}
+	log.Info("started", "from", line.From, "to", line.To, "chart", line.Chart)
+	report := func(text string) { log.Info("waiting", "for", text) }
+	revision, err = r.cluster.Deploy(deploying, rel, report)
+	switch {
+	case err == nil:
+		return revision, deployed, ""
+	case revision == 0: // nothing was changed
+		return t.newest.Revision, stateOf(err), err.Error()
+	case errors.Is(err, cluster.ErrMoved) || !r.rollBack:
+		return revision, failed, err.Error()
+	}
+	log.Warn("failed, rolling back", "reason", err.Error())
+	return r.goBack(ctx, rel, revision, err, report)
+}
+
+func stateOf(err error) string {
+	if errors.Is(err, cluster.ErrMoved) {
+		return moved
+	}
+	return failed
+}
+
+// goBack returns a release to the revision before. Its context is not the one that ended the deployment.
+func (r *rollout) goBack(ctx context.Context, rel cluster.Release, revision int, cause error, report func(string)) (int, string, string) {
+	if ctx.Err() != nil { // the build is being stopped: a short time to leave things in order is all there is
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+	}
+	to, written, err := r.cluster.Rollback(ctx, rel, report)
+	if written > 0 {
+		revision = written
+	}
+	switch {
+	case errors.Is(err, cluster.ErrNothingToReturnTo):
+		return revision, failed, fmt.Sprintf("%v (this is the first revision: there is nothing to return to)", cause)
+	case err != nil:
+		return revision, failed, fmt.Sprintf("%v; rolling back to revision %d failed too: %v", cause, to.Revision, err)
+	}
+	return revision, rolledBack, fmt.Sprintf("%v (returned to revision %d)", cause, to.Revision)
+}
+
+// replan decides anew on a release that somebody else changed. The branch of the config repo is the judge: when it has moved on, the
+// other writer may have deployed what is newer, and the build of the newer commit takes care of it. It reports whether that is the end.
+func (r *rollout) replan(ctx context.Context, t *task) (done bool) {
+	if r.tip != nil {
+		tip, err := r.tip(ctx)
+		if err != nil {
+			t.state, t.reason = failed, fmt.Sprintf("another writer changed the release, and the config repo does not say which is newer: %v", err)
+			return true
+		}
+		if tip != r.repo.commit {
+			t.skip(fmt.Sprintf("superseded: the config repo has moved on to %s, whose build deploys it", tip))
+			return true
+		}
+	}
+	state, err := r.cluster.State(ctx, t.release.key)
+	if err != nil {
+		t.state, t.reason = failed, err.Error()
+		return true
+	}
+	again, refusals := makePlan([]*wanted{t.release}, circumstances{
+		states: map[cluster.Key]cluster.State{t.release.key: state}, inventory: r.plan.inventory, decisions: r.plan.decisions, waves: r.plan.waves,
+		build: r.plan.build, now: time.Now(), longest: r.plan.longest,
+	})
+	*t = *again[0]
+	if len(refusals) > 0 {
+		t.state, t.reason = failed, refusals[0]
+	}
+	return t.state != ""
+}
+
+func (r *rollout) say(log *slog.Logger, line Release) {
+	after := fmt.Sprintf("after %.1fs", line.Seconds)
+	switch line.State {
+	case deployed:
+		log.Info("ready "+after, "revision", line.Revision, "version", line.To)
+	case failed, rolledBack:
+		log.Error(line.State+" "+after+": "+line.Reason, "revision", line.Revision)
+	default:
+		log.Info(line.State, "reason", line.Reason)
+	}
+}
