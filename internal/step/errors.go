@@ -54,9 +54,18 @@ func exitCode(err error) int {
 	return ExitFailed
 }
 
+// advised is an error of another package that knows what the reader can do, such as which permission to ask for.
+type advised interface {
+	error
+	Fix() string
+}
+
 func fixOf(err error) string {
-	if o, ok := errors.AsType[*outcome](err); ok {
+	if o, ok := errors.AsType[*outcome](err); ok && o.fix != "" {
 		return o.fix
+	}
+	if a, ok := errors.AsType[advised](err); ok {
+		return a.Fix()
 	}
 	return ""
 }

@@ -234,6 +234,11 @@ func assertFile(t *testing.T, path, want string) {
 	}
 }
 
+type advisedError struct{}
+
+func (advisedError) Error() string { return "denied" }
+func (advisedError) Fix() string   { return "ask for it" }
+
 func TestOutcomes(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -249,6 +254,7 @@ func TestOutcomes(t *testing.T) {
 		{"a lost race hands nothing over", Lost("run again", "moved"), 4, "", "", "probe: error: moved\nprobe: fix: run again\n"},
 		{"the failure of an outside system hands nothing over", errors.New("server says 500"), 1, "", "", "probe: error: server says 500\n"},
 		{"advice survives wrapping", fmt.Errorf("pushing: %w", WithFix(errors.New("403"), "grant it")), 1, "", "", "probe: error: pushing: 403\nprobe: fix: grant it\n"},
+		{"an error of another package may bring its advice", fmt.Errorf("tagging: %w", advisedError{}), 1, "", "", "probe: error: tagging: denied\nprobe: fix: ask for it\n"},
 		{"a refusal survives wrapping", fmt.Errorf("gate: %w", Refuse("", "no")), 3, "", "refused", "probe: error: gate: no\n"},
 	}
 	for _, tt := range tests {
