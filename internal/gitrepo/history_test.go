@@ -1,0 +1,558 @@
+package gitrepo
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/go-git/go-git/v5/storage/memory"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/deepdesk/cloudbuild-steps/internal/commits"
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/gitserver"
+	"github.com/deepdesk/cloudbuild-steps/internal/secret"
+)
+
+// runGit runs git in a folder, away from this machine's settings.
+func runGit(t testing.TB, dir string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("git", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL="+os.DevNull, "HOME="+dir,
+		"GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=C", "GIT_COMMITTER_EMAIL=c@example.com",
+		"GIT_AUTHOR_DATE=2025-01-01T00:00:00Z", "GIT_COMMITTER_DATE=2025-01-01T00:00:00Z")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// sample makes a repository with a merge, a branch of its own, and tags of every kind, and returns its folder and its head.
+//
+//	root ── one ───────── merge ── tip   (main)
+//	  │       └─ aside                   (tagged v1.0.1, merged nowhere)
+//	  └──── side ──┘
+func sample(t testing.TB) (dir, head string) {
+	t.Helper()
+	dir = t.TempDir()
+	git := func(args ...string) string { return runGit(t, dir, args...) }
+	git("init", "--quiet", "--initial-branch=main", "--template=")
+	commit := func(name string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		git("add", name)
+		git("commit", "--quiet", "-m", "feat: "+name+"\n\nBody of "+name+".")
+	}
+	commit("root")
+	git("tag", "light")
+	commit("one")
+	git("tag", "-a", "-m", "annotated", "v1.0.0")
+	git("tag", "-a", "-m", "a tag of a tag", "nested", "v1.0.0")
+	git("checkout", "--quiet", "-b", "aside")
+	commit("aside")
+	git("tag", "-a", "-m", "elsewhere", "v1.0.1")
+	git("checkout", "--quiet", "-b", "side", "light")
+	commit("side")
+	git("checkout", "--quiet", "main")
+	git("merge", "--quiet", "--no-ff", "-m", "Merge branch 'side'", "side")
+	commit("tip")
+	git("tag", "tree", "HEAD^{tree}")
+	git("tag", "blob", "HEAD:tip")
+	git("tag", "-a", "-m", "a tag of a tree", "annotated-tree", "HEAD^{tree}")
+	return dir, git("rev-parse", "HEAD")
+}
+
+// wantSample checks that h is the history of sample's head, whole.
+func wantSample(t *testing.T, dir string, h *History) {
+	t.Helper()
+	list := h.Graph.Range(h.Head)
+	var got []string
+	for _, id := range list {
+		got = append(got, id.String())
+	}
+	want := strings.Fields(runGit(t, dir, "rev-list", "main"))
+	slices.Sort(got)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("commits: %s", diff)
+	}
+	messages, err := h.Messages(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if messages[0] != "feat: tip\n\nBody of tip.\n" {
+		t.Errorf("message of the head: %q", messages[0])
+	}
+	if h.Graph.Time(h.Head) != 1735689600+3 { // all commits claim the same second: tip, merge, one, root
+		t.Errorf("time of the head: %d", h.Graph.Time(h.Head))
+	}
+	for tag, want := range map[string]string{
+		"light": "light", "v1.0.0": "v1.0.0^{commit}", "nested": "v1.0.0^{commit}", "v1.0.1": "v1.0.1^{commit}", "tree": "", "blob": "", "annotated-tree": "",
+	} {
+		id, ok, err := h.Target(tag)
+		switch {
+		case err != nil:
+			t.Error(err)
+		case want == "" && ok && h.Graph.Has(id):
+			t.Errorf("tag %s is said to stand for commit %s of this history", tag, id)
+		case want == "" && ok && !h.Fetched:
+			t.Errorf("tag %s is said to stand for commit %s", tag, id)
+		case want != "" && (!ok || id.String() != runGit(t, dir, "rev-parse", want)):
+			t.Errorf("tag %s stands for %s, %t", tag, id, ok)
+		case want != "" && h.Graph.Has(id) == (tag == "v1.0.1"):
+			t.Errorf("tag %s: in this history %t", tag, h.Graph.Has(id))
+		}
+	}
+	if diff := cmp.Diff([]string{"annotated-tree", "blob", "light", "nested", "tree", "v1.0.0", "v1.0.1"}, h.Tags); diff != "" {
+		t.Errorf("tags: %s", diff)
+	}
+	if _, ok, err := h.Target("no-such-tag"); ok || err != nil {
+		t.Errorf("a tag that does not exist: %t, %v", ok, err)
+	}
+}
+
+func TestHistoryOfACompleteCheckoutIsReadWithoutANetwork(t *testing.T) {
+	origin, head := sample(t)
+	clone := func(t *testing.T, args ...string) string {
+		dir := filepath.Join(t.TempDir(), "clone")
+		runGit(t, origin, append(append([]string{"clone", "--quiet"}, args...), "file://"+origin, dir)...)
+		return dir
+	}
+	for _, tt := range []struct {
+		name string
+		make func(t *testing.T) (dir, commit string)
+	}{
+		{"an ordinary clone", func(t *testing.T) (string, string) { return clone(t), head }},
+		{"the repository itself, at what is checked out", func(t *testing.T) (string, string) { return origin, "" }},
+		{"a detached head", func(t *testing.T) (string, string) {
+			dir := clone(t)
+			runGit(t, dir, "checkout", "--quiet", "--detach", head)
+			return dir, ""
+		}},
+		{"a commit that is not what is checked out", func(t *testing.T) (string, string) {
+			dir := clone(t)
+			runGit(t, dir, "checkout", "--quiet", "--detach", "v1.0.1")
+			return dir, head
+		}},
+		{"a subfolder", func(t *testing.T) (string, string) {
+			dir := filepath.Join(clone(t), "deep", "er")
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			return dir, head
+		}},
+		{"a linked work tree", func(t *testing.T) (string, string) {
+			dir := filepath.Join(t.TempDir(), "linked")
+			runGit(t, clone(t), "worktree", "add", "--quiet", "--detach", dir, head)
+			return dir, ""
+		}},
+		{"packed references and objects", func(t *testing.T) (string, string) {
+			dir := clone(t)
+			runGit(t, dir, "pack-refs", "--all")
+			runGit(t, dir, "gc", "--quiet", "--aggressive")
+			return dir, head
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, commit := tt.make(t)
+			h, err := ReadHistory(t.Context(), HistoryOptions{Dir: dir, Commit: commit})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h.Fetched || len(h.Notices) > 0 {
+				t.Errorf("fetched %t, notices %q", h.Fetched, h.Notices)
+			}
+			wantSample(t, origin, h)
+		})
+	}
+}
+
+func TestAPartialCloneHoldsItsHistory(t *testing.T) {
+	origin, head := sample(t)
+	runGit(t, origin, "tag", "-d", "tree", "blob", "annotated-tree") // git itself cannot fetch these without what they point at
+	runGit(t, origin, "config", "uploadpack.allowFilter", "true")
+	dir := filepath.Join(t.TempDir(), "clone")
+	runGit(t, origin, "clone", "--quiet", "--filter=tree:0", "--no-checkout", "file://"+origin, dir)
+	h, err := ReadHistory(t.Context(), HistoryOptions{Dir: dir, Commit: head})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(h.Graph.Range(h.Head)); n != 5 || h.Fetched || len(h.Tags) != 4 {
+		t.Errorf("%d commits, tags %q, fetched %t", n, h.Tags, h.Fetched)
+	}
+}
+
+func TestASymbolicTagStandsForWhatItLeadsTo(t *testing.T) {
+	dir, head := sample(t)
+	runGit(t, dir, "symbolic-ref", "refs/tags/v2.0.0", "refs/tags/v1.0.0")
+	runGit(t, dir, "symbolic-ref", "refs/tags/v3.0.0", "refs/tags/nowhere")
+	h, err := ReadHistory(t.Context(), HistoryOptions{Dir: dir, Commit: head, Match: func(s string) bool { return s[0] == 'v' }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"v1.0.0", "v1.0.1", "v2.0.0"}, h.Tags); diff != "" {
+		t.Error(diff)
+	}
+	if id, ok, err := h.Target("v2.0.0"); !ok || err != nil || id.String() != runGit(t, dir, "rev-parse", "v1.0.0^{commit}") {
+		t.Errorf("%s, %t, %v", id, ok, err)
+	}
+}
+
+// served starts a server with sample's repository as team/app and returns it with the repository's address and sample's folder and head.
+func served(t *testing.T, options gitserver.Options) (s *gitserver.Server, url, origin, head string) {
+	t.Helper()
+	s, err := gitserver.Start(t.TempDir(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	url, err = s.Create("team/app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	origin, head = sample(t)
+	runGit(t, origin, "push", "--quiet", s.Dir("team/app"), "main", "aside", "--tags")
+	return s, url, origin, head
+}
+
+// asCloudBuild makes the checkout of a triggered build: one commit, detached, without branches and tags.
+func asCloudBuild(t testing.TB, from, url, head string) string {
+	t.Helper()
+	dir := t.TempDir()
+	runGit(t, dir, "init", "--quiet", "--template=")
+	runGit(t, dir, "remote", "add", "origin", url)
+	runGit(t, dir, "fetch", "--quiet", "--depth=1", "--no-tags", "file://"+from, head)
+	runGit(t, dir, "checkout", "--quiet", "FETCH_HEAD")
+	return dir
+}
+
+func TestHistoryIsFetchedWhereTheCheckoutDoesNotHoldIt(t *testing.T) {
+	var requests atomic.Int32
+	const token = "s3cret-canary"
+	s, url, origin, head := served(t, gitserver.Options{Token: token, OnRequest: func(*http.Request) { requests.Add(1) }})
+	runGit(t, origin, "config", "uploadpack.allowAnySHA1InWant", "true")
+	with := func(r Remote) Remote {
+		r.Username, r.Token = "x-access-token", secret.New(token)
+		return r
+	}
+	for _, tt := range []struct {
+		name   string
+		config [2]string
+		make   func(t *testing.T) HistoryOptions
+		notice string
+	}{
+		{"a depth-1 checkout, from its origin", [2]string{}, func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Dir: asCloudBuild(t, origin, url, head), Commit: head}
+		}, "is shallow"},
+		{"a depth-1 checkout whose commit nobody named", [2]string{}, func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Dir: asCloudBuild(t, origin, url, head), Branch: "main"}
+		}, "is shallow"},
+		{"a depth-1 checkout whose origin is out of reach, from SOURCE_URL", [2]string{}, func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Dir: asCloudBuild(t, origin, "git@example.com:team/app.git", head), Commit: head, Remote: Remote{URL: url}}
+		}, "is shallow"},
+		{"an origin with credentials in it", [2]string{}, func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Dir: asCloudBuild(t, origin, strings.Replace(url, "://", "://user:hunter2@", 1), head), Commit: head}
+		}, "is shallow"},
+		{"no checkout, by commit", [2]string{}, func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Dir: t.TempDir(), Commit: head, Remote: Remote{URL: url}}
+		}, "is not in a Git checkout"},
+		{"no checkout, by branch", [2]string{}, func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Dir: t.TempDir(), Branch: "main", Remote: Remote{URL: url}}
+		}, "is not in a Git checkout"},
+		{"no checkout, the remote's own branch", [2]string{}, func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Dir: t.TempDir(), Remote: Remote{URL: url}}
+		}, "is not in a Git checkout"},
+		{"a checkout of something else", [2]string{}, func(t *testing.T) HistoryOptions {
+			other, _ := sample(t)
+			runGit(t, other, "checkout", "--quiet", "--orphan", "new")
+			runGit(t, other, "commit", "--quiet", "-m", "x")
+			runGit(t, other, "tag", "-d", "v1.0.0", "v1.0.1", "nested", "light")
+			runGit(t, other, "branch", "-D", "main", "side", "aside")
+			runGit(t, other, "reflog", "expire", "--expire=now", "--all")
+			runGit(t, other, "gc", "--quiet", "--prune=now")
+			return HistoryOptions{Dir: other, Commit: head, Remote: Remote{URL: url}}
+		}, "does not hold the whole history"},
+		{"a server that cannot filter", [2]string{"uploadpack.allowFilter", "false"}, func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Dir: t.TempDir(), Commit: head, Remote: Remote{URL: url}}
+		}, "all files were fetched"},
+		{"a server that hands out no commit by its id", [2]string{"uploadpack.allowAnySHA1InWant", "false"}, func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Dir: t.TempDir(), Commit: head, Remote: Remote{URL: url}}
+		}, "is not in a Git checkout"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.config[0] != "" {
+				runGit(t, s.Dir("team/app"), "config", tt.config[0], tt.config[1])
+				defer runGit(t, s.Dir("team/app"), "config", tt.config[0], "true")
+			}
+			o := tt.make(t)
+			o.Remote = with(o.Remote)
+			before := fingerprint(t, o.Dir)
+			requests.Store(0)
+			h, err := ReadHistory(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := requests.Load(); n != 2 {
+				t.Errorf("%d requests, want the list of references and one fetch", n)
+			}
+			wantSample(t, origin, h)
+			text := strings.Join(h.Notices, "\n")
+			if !h.Fetched || !strings.Contains(text, tt.notice) {
+				t.Errorf("fetched %t, notices %q, want %q", h.Fetched, h.Notices, tt.notice)
+			}
+			if strings.Contains(text, token) || strings.Contains(text, "hunter2") {
+				t.Errorf("a notice shows a credential: %s", text)
+			}
+			store := h.store.(*memory.Storage)
+			if files := len(store.Trees) + len(store.Blobs); (files > 0) != (tt.config[0] == "uploadpack.allowFilter") {
+				t.Errorf("%d trees and files were fetched", files)
+			}
+			if after := fingerprint(t, o.Dir); before != after {
+				t.Error("the checkout was written to")
+			}
+		})
+	}
+}
+
+func TestACommitThatIsNoTipIsFetchedFromServersOfBothKinds(t *testing.T) {
+	s, url, origin, _ := served(t, gitserver.Options{})
+	older := runGit(t, origin, "rev-parse", "main~1")
+	for _, byID := range []string{"true", "false"} {
+		runGit(t, s.Dir("team/app"), "config", "uploadpack.allowAnySHA1InWant", byID)
+		h, err := ReadHistory(t.Context(), HistoryOptions{Commit: older, Remote: Remote{URL: url}})
+		if err != nil {
+			t.Fatalf("allowAnySHA1InWant=%s: %v", byID, err)
+		}
+		if n := len(h.Graph.Range(h.Head)); h.Head.String() != older || n != 4 {
+			t.Errorf("allowAnySHA1InWant=%s: head %s with %d commits", byID, h.Head, n)
+		}
+	}
+}
+
+func TestACompleteCheckoutWithoutTagsAsksTheRemoteForThem(t *testing.T) {
+	_, url, origin, head := served(t, gitserver.Options{})
+	dir := filepath.Join(t.TempDir(), "clone")
+	runGit(t, origin, "clone", "--quiet", "--no-tags", "--single-branch", "file://"+origin, dir)
+	h, err := ReadHistory(t.Context(), HistoryOptions{Dir: dir, Commit: head, Remote: Remote{URL: url}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSample(t, origin, h)
+	if !h.Fetched || len(h.Notices) != 1 || !strings.Contains(h.Notices[0], "which has 7") {
+		t.Errorf("fetched %t, notices %q", h.Fetched, h.Notices)
+	}
+}
+
+func TestANewRepositoryWithoutARemoteHasAHistoryWithoutTags(t *testing.T) {
+	dir := t.TempDir()
+	runGit(t, dir, "init", "--quiet", "--template=")
+	runGit(t, dir, "commit", "--quiet", "--allow-empty", "-m", "feat: begin")
+	h, err := ReadHistory(t.Context(), HistoryOptions{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(h.Tags) != 0 || h.Graph.Len() != 1 || len(h.Notices) != 1 {
+		t.Errorf("tags %q, %d commits, notices %q", h.Tags, h.Graph.Len(), h.Notices)
+	}
+}
+
+func TestWithoutAWholeHistoryThereIsAnErrorThatNamesTheCure(t *testing.T) {
+	const token = "s3cret-canary"
+	s, url, origin, head := served(t, gitserver.Options{Token: token})
+	if _, err := s.Create("team/empty"); err != nil {
+		t.Fatal(err)
+	}
+	open, err := gitserver.Start(t.TempDir(), gitserver.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = open.Close() })
+	shallowURL, err := open.Create("team/shallow")
+	if err != nil {
+		t.Fatal(err)
+	}
+	runGit(t, open.Dir("team/shallow"), "fetch", "--quiet", "--depth=1", "file://"+origin, "main:refs/heads/main")
+	authorized := func(url string) Remote { return Remote{URL: url, Username: "u", Token: secret.New(token)} }
+	absent := strings.Repeat("ab", 20)
+	for _, tt := range []struct {
+		name   string
+		o      func(t *testing.T) HistoryOptions
+		text   string
+		cure   string
+		config bool
+	}{
+		{"no checkout and no address", func(t *testing.T) HistoryOptions { return HistoryOptions{Dir: t.TempDir(), Commit: head} },
+			"is not in a Git checkout, and there is no remote", "SOURCE_URL", true},
+		{"a shallow checkout without an origin", func(t *testing.T) HistoryOptions {
+			dir := asCloudBuild(t, origin, url, head)
+			runGit(t, dir, "remote", "remove", "origin")
+			return HistoryOptions{Dir: dir, Commit: head}
+		}, "is shallow, and there is no remote", "git fetch --unshallow --tags", true},
+		{"a shallow checkout whose origin wants SSH", func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Dir: asCloudBuild(t, origin, "git@example.com:team/app.git", head), Commit: head}
+		}, "origin cannot be reached", "SOURCE_URL", true},
+		{"a shallow checkout whose origin is a folder", func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Dir: asCloudBuild(t, origin, "file://"+origin, head), Commit: head}
+		}, "origin cannot be reached", "SOURCE_URL", true},
+		{"a token and an origin that anybody can listen to", func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Dir: asCloudBuild(t, origin, "http://git.example.com/team/app.git", head), Commit: head, Remote: authorized("")}
+		}, "plain http", "SOURCE_URL", true},
+		{"an unborn branch without an address", func(t *testing.T) HistoryOptions {
+			dir := t.TempDir()
+			runGit(t, dir, "init", "--quiet", "--template=")
+			return HistoryOptions{Dir: dir}
+		}, "no commit to start from", "SOURCE_URL", true},
+		{"an object that is missing from the checkout", func(t *testing.T) HistoryOptions {
+			dir, _ := sample(t)
+			lost := runGit(t, dir, "rev-parse", "light")
+			if err := os.Remove(filepath.Join(dir, ".git", "objects", lost[:2], lost[2:])); err != nil {
+				t.Fatal(err)
+			}
+			return HistoryOptions{Dir: dir}
+		}, "does not hold the whole history", "SOURCE_URL", true},
+		{"a private repository without a token", func(t *testing.T) HistoryOptions { return HistoryOptions{Commit: head, Remote: Remote{URL: url}} },
+			"authentication required", "give a token", false},
+		{"a token that is not accepted", func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Commit: head, Remote: Remote{URL: url, Username: "u", Token: secret.New("wr0ng-canary")}}
+		}, "authentication required", "not accepted", false},
+		{"a complete checkout without tags whose remote does not answer", func(t *testing.T) HistoryOptions {
+			dir := filepath.Join(t.TempDir(), "clone")
+			runGit(t, origin, "clone", "--quiet", "--no-tags", "file://"+origin, dir)
+			return HistoryOptions{Dir: dir, Commit: head, Remote: Remote{URL: url}}
+		}, "authentication required", "give a token", false},
+		{"a repository that does not exist", func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Commit: head, Remote: authorized(s.URL() + "/team/nothing.git")}
+		}, "repository not found", "check the address", false},
+		{"an empty repository", func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Commit: head, Remote: authorized(s.URL() + "/team/empty.git")}
+		}, "empty", "first commit", false},
+		{"a commit that the server does not have", func(t *testing.T) HistoryOptions { return HistoryOptions{Commit: absent, Remote: authorized(url)} },
+			absent, "", false},
+		{"a branch that the server does not have", func(t *testing.T) HistoryOptions { return HistoryOptions{Branch: "gone", Remote: authorized(url)} },
+			"refs/heads/gone", "BRANCH_NAME", false},
+		{"a server that is shallow itself", func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Commit: head, Remote: Remote{URL: shallowURL}}
+		}, "does not hold the whole history", "not shallow", false},
+		{"a port where nobody listens", func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Commit: head, Remote: authorized("http://127.0.0.1:1/team/app.git")}
+		}, "refused", "try again", false},
+		{"credentials inside the address", func(t *testing.T) HistoryOptions {
+			return HistoryOptions{Commit: head, Remote: Remote{URL: "https://u:hunter2-canary@example.com/a"}}
+		}, "credentials inside a URL", "SOURCE_URL", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h, err := ReadHistory(t.Context(), tt.o(t))
+			if err == nil {
+				t.Fatalf("a history of %d commits", h.Graph.Len())
+			}
+			he, ok := errors.AsType[*HistoryError](err)
+			if !ok {
+				t.Fatalf("not a HistoryError: %v", err)
+			}
+			if !strings.Contains(err.Error(), tt.text) || !strings.Contains(he.Cure, tt.cure) || he.Cure == "" || he.Config != tt.config {
+				t.Errorf("error %q\ncure  %q\nconfig %t\nwant %q, %q, %t", err, he.Cure, he.Config, tt.text, tt.cure, tt.config)
+			}
+			if strings.Contains(fmt.Sprintf("%+v %s", err, he.Cure), "canary") {
+				t.Errorf("a credential is shown: %v", err)
+			}
+		})
+	}
+}
+
+func TestReadingStopsWithItsContext(t *testing.T) {
+	dir, _ := sample(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := ReadHistory(ctx, HistoryOptions{Dir: dir}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// fingerprint is a digest of all that lies below a folder: names, modes and contents.
+func fingerprint(t *testing.T, dir string) string {
+	t.Helper()
+	if dir == "" {
+		return ""
+	}
+	sum := sha256.New()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(sum, "%s %v\n", path, d.Type())
+		if d.Type().IsRegular() {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(sum, "%d %x\n", len(b), sha256.Sum256(b))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%x", sum.Sum(nil))
+}
+
+func TestParseCommitReadsWhatGitWrites(t *testing.T) {
+	a, b := strings.Repeat("aa", 20), strings.Repeat("bb", 20)
+	for _, tt := range []struct {
+		name, raw string
+		parents   []string
+		time      int64
+		message   string
+	}{
+		{"a root", "tree " + a + "\nauthor A <a@x> 5 +0000\ncommitter C <c@x> 7 -0330\n\nfix: x\n", nil, 7, "fix: x\n"},
+		{"a merge", "tree " + a + "\nparent " + a + "\nparent " + b + "\nauthor A <a@x> 5 +0000\ncommitter C <c@x> 7 +0000\n\nm", []string{a, b}, 7, "m"},
+		{"a signature with blank lines in it", "tree " + a + "\nauthor A <a@x> 5 +0000\ncommitter C <c@x> 7 +0000\ngpgsig -----BEGIN\n \n parent " + b + "\n -----END\n\nm", nil, 7, "m"},
+		{"a merged tag that holds headers", "tree " + a + "\nparent " + a + "\nauthor A <a@x> 5 +0000\ncommitter C <c@x> 7 +0000\nmergetag object " + b + "\n type commit\n committer X <x> 99 +0000\n\nm", []string{a}, 7, "m"},
+		{"no message", "tree " + a + "\nauthor A <a@x> 5 +0000\ncommitter C <c@x> 7 +0000\n", nil, 7, ""},
+		{"a message that looks like headers", "tree " + a + "\nauthor A <a@x> 5 +0000\ncommitter C <c@x> 7 +0000\n\nparent " + b + "\ncommitter C <c@x> 9 +0000\n", nil, 7, "parent " + b + "\ncommitter C <c@x> 9 +0000\n"},
+		{"a name with an angle bracket", "tree " + a + "\nauthor A <a@x> 5 +0000\ncommitter C > 3 <c@x> 7 +0000\n\nm", nil, 7, "m"},
+		{"a time before 1970", "tree " + a + "\nauthor A <a@x> 5 +0000\ncommitter C <c@x> -7 +0000\n\nm", nil, -7, "m"},
+		{"a time that is none", "tree " + a + "\nauthor A <a@x> 5 +0000\ncommitter C <c@x> soon +0000\n\nm", nil, 0, "m"},
+		{"a time beyond 64 bits", "tree " + a + "\nauthor A <a@x> 5 +0000\ncommitter C <c@x> 99999999999999999999 +0000\n\nm", nil, 0, "m"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			parents, time, message := parseCommit([]byte(tt.raw))
+			var got []string
+			for _, p := range parents {
+				got = append(got, p.String())
+			}
+			if diff := cmp.Diff(tt.parents, got); diff != "" || time != tt.time || string(message) != tt.message {
+				t.Errorf("parents %q, time %d, message %q", got, time, message)
+			}
+		})
+	}
+}
+
+func FuzzParseCommit(f *testing.F) {
+	f.Add([]byte("tree x\nparent " + strings.Repeat("ab", 20) + "\ncommitter C <c> 7 +0000\n\nm"))
+	f.Add([]byte("committer >\n\n"))
+	f.Add([]byte("\n"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		parents, _, message := parseCommit(raw)
+		if !bytes.HasSuffix(raw, message) {
+			t.Errorf("%q has the message %q", raw, message)
+		}
+		for _, p := range parents {
+			if p == (commits.ID{}) && !bytes.Contains(raw, bytes.Repeat([]byte("0"), 40)) {
+				t.Errorf("%q has a parent from nowhere", raw)
+			}
+		}
+	})
+}
