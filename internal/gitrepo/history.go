@@ -54,6 +54,9 @@ func (e *HistoryError) Error() string { return e.Err.Error() }
 // Unwrap returns Err.
 func (e *HistoryError) Unwrap() error { return e.Err }
 
+// Fix returns Cure.
+func (e *HistoryError) Fix() string { return e.Cure }
+
 // cureDepth is the advice for every checkout that does not hold its history.
 const cureDepth = "set SOURCE_URL to the repository's https address, and GIT_TOKEN when it is private; " +
 	"or run `git fetch --unshallow --tags --filter=tree:0 --no-recurse-submodules` in a step before this one"
@@ -85,14 +88,14 @@ func ReadHistory(ctx context.Context, o HistoryOptions) (*History, error) {
 	case err != nil:
 		return nil, &HistoryError{Err: fmt.Errorf("the checkout has no release tags, and %w", err), Cure: cureDepth, Config: true}
 	}
-	f, err := openRemote(ctx, remote)
+	r, err := openRemote(ctx, remote)
 	if err != nil {
 		return nil, err
 	}
 	if shortcoming == nil {
-		return f.addTags(local.History, o), nil
+		return r.addTags(local.History, o), nil
 	}
-	h, err := f.fetch(ctx, o)
+	h, err := r.history(ctx, o)
 	if err != nil {
 		return nil, err
 	}
