@@ -65,6 +65,11 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("%s has no %s", e.URL, e.Ref)
 }
 
+// Fix is what the reader can do about it.
+func (e *MissingError) Fix() string {
+	return "check the repository's URL and the name of the branch or commit"
+}
+
 // RefusedError says that the server took the objects and did not move the branch, on purpose: a hook, a protected branch, a check of the
 // objects. Trying again would be refused again.
 type RefusedError struct {
@@ -82,6 +87,11 @@ func (e *RefusedError) Error() string {
 	return text
 }
 
+// Fix is what the reader can do about it.
+func (e *RefusedError) Fix() string {
+	return "allow this identity to push to branch " + e.Branch + ", or set PUSH_BRANCH to another branch and merge it with a pull request"
+}
+
 // LostRaceError says that other writers moved the branch on every attempt.
 type LostRaceError struct {
 	Branch   string
@@ -91,6 +101,11 @@ type LostRaceError struct {
 // Error counts the attempts.
 func (e *LostRaceError) Error() string {
 	return fmt.Sprintf("branch %s was moved by another writer in each of %d attempts", e.Branch, e.Attempts)
+}
+
+// Fix is what the reader can do about it.
+func (e *LostRaceError) Fix() string {
+	return "run the step again; if that happens often, let fewer builds write to the branch at the same time"
 }
 
 // UncertainError says that a push got no answer and that the remote could not be asked afterwards whether it took the commit. Running
@@ -107,6 +122,11 @@ func (e *UncertainError) Error() string {
 
 // Unwrap returns the failure of the connection.
 func (e *UncertainError) Unwrap() error { return e.Err }
+
+// Fix is what the reader can do about it.
+func (e *UncertainError) Fix() string {
+	return "run the step again: it finds out, and changes nothing when the commit has landed"
+}
 
 // TooLargeError says that a file is larger than [MaxFile] and was not read.
 type TooLargeError struct{ Path string }
