@@ -91,6 +91,8 @@ func TestNextOnTheTrunk(t *testing.T) {
 		{"a taken minor is passed over", "v1.42.1 v1.43.0=elsewhere v1.43.1=elsewhere", Request{Since: Minor}, "v1.44.0", "v1.43.0 would be next"},
 		{"a taken major is passed over", "v1.42.1 v2.0.0=elsewhere v2.1.0=elsewhere", Request{Since: Major}, "v3.0.0", "v2.0.0 would be next"},
 		{"what is taken in another line does not matter", "v1.42.1 v1.41.9=elsewhere v2.0.0=elsewhere", Request{Since: Patch}, "v1.42.2", ""},
+		{"what is taken in a newer line does not matter either", "v1.42.1 v1.43.0=elsewhere v2.5.0=elsewhere", Request{Since: Minor}, "v1.44.0", "v1.43.0 would be next"},
+		{"candidates elsewhere do not push a number up", "v1.42.1 v1.42.2=elsewhere v1.42.9-rc.1=elsewhere", Request{Since: Patch}, "v1.42.3", "v1.42.2 would be next"},
 		{"a taken first release is passed over", "v0.1.0=elsewhere", Request{Since: Patch}, "v0.2.0", "v0.1.0 would be next"},
 		{"a candidate elsewhere does not take its release", "v1.42.1 v1.43.0-rc.1=elsewhere", Request{Since: Minor}, "v1.43.0", ""},
 
@@ -158,6 +160,7 @@ func TestNextOnAHotfixBranch(t *testing.T) {
 		{"a candidate", "v1.42.1", "v1.42.2", Request{Since: Patch, Fresh: Patch, Series: "rc"}, "v1.42.2-rc.1", "", false},
 		{"the next candidate", "v1.42.1 v1.42.2-rc.1", "v1.42.2", Request{Since: Patch, Fresh: Patch, Series: "rc"}, "v1.42.2-rc.2", "", false},
 		{"nothing since the candidate", "v1.42.1 v1.42.2-rc.1", "v1.42.2", Request{Since: Patch, Series: "rc"}, "", "no commit since v1.42.2-rc.1", false},
+		{"the final after its candidate, though nothing since the base releases", "v1.42.1 v1.42.2-rc.1", "v1.42.2", Request{}, "v1.42.2", "", false},
 		{"the final after its candidate", "v1.42.1 v1.42.2-rc.1=here", "v1.42.2", Request{Since: Patch}, "v1.42.2", "", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -249,6 +252,7 @@ func TestCheckTagHoldsATagToItsHistory(t *testing.T) {
 		{"a skipped number", "v1.42.1 v1.44.0=here", "v1.44.0", Here, Minor, "", false},
 		{"less than the commits ask for", "v1.42.1 v1.42.2=here", "v1.42.2", Here, Major, "ask for v2.0.0", false},
 		{"a candidate for less than the commits ask for", "v1.42.1 v1.43.0-rc.1=here", "v1.43.0-rc.1", Here, Major, "ask for v2.0.0", false},
+		{"a candidate for what the commits ask for", "v1.42.1 v2.0.0-rc.1=here", "v2.0.0-rc.1", Here, Major, "", false},
 		{"the first release", "v1.0.0=here", "v1.0.0", Here, Minor, "", false},
 		{"a final on its candidate", "v1.42.1 v2.0.0-rc.1=here v2.0.0=here", "v2.0.0", Here, Major, "", false},
 		{"a candidate on the commit of its final, built again", "v1.42.1 v2.0.0-rc.1=here v2.0.0=here", "v2.0.0-rc.1", Here, Major, "which exists already", false},
