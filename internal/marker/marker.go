@@ -1,0 +1,100 @@
+// Package marker finds the comments by which a line of a YAML file asks to be kept up to date, and changes exactly the bytes of the value
+// in front of them. bump-config edits the config repo with it, and deploy-helm can tell by it which policy a value follows.
+//
+// A marker is Flux's: a comment that holds one JSON object with the member $imagepolicy,
+//
+//	tag: v1.0.0 # {"$imagepolicy": "flux-system:backend-production:tag"}
+//
+// (fluxcd/image-automation-controller, internal/update; documented at fluxcd.io/flux/guides/image-update). Both tools work on one file, so
+// this package accepts what Flux accepts and writes values in the form that Flux writes them. It differs where Flux harms a file: it
+// never encodes YAML, so comments, order, quotes, indentation and line ends stay as they are, and what cannot be edited safely is
+// reported with the reason instead of being passed over.
+//
+// The package is pure.
+package marker
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Field is the part of an image reference that a marker asks for.
+type Field string
+
+// The fields, in Flux's words. Reference has no suffix in the marker.
+const (
+	Reference Field = "image"  // ns:policy → repository:tag, with @digest where the policy reflects digests
+	Name      Field = "name"   // ns:policy:name → repository
+	Tag       Field = "tag"    // ns:policy:tag → tag
+	Digest    Field = "digest" // ns:policy:digest → digest
+)
+
+// Marker is one comment of a file that names a policy.
+type Marker struct {
+	Line      int    // of the comment, counted from 1
+	Namespace string // of the policy
+	Policy    string // the policy's name
+	Field     Field
+	Value     string   // the value in the file now
+	Resource  Resource // the object that the value belongs to
+	Skip      string   // why the value cannot be edited; empty when it can
+
+	node       int // position of the scalar among all nodes of the file
+	start, end int // bytes of the scalar, with its quotes
+}
+
+// ID is the policy as namespace:name.
+func (m Marker) ID() string { return m.Namespace + ":" + m.Policy }
+
+// Resource says which Kubernetes object a value stands in. All members are empty where the file does not say.
+type Resource struct {
+	APIVersion, Kind, Namespace, Name string
+	Labels, Annotations               map[string]string
+}
+
+// key is the member of the comment's JSON object that names the policy.
+const key = "$imagepolicy"
+
+// token is what a file with markers holds; a file without it is not parsed. Flux looks for the same bytes.
+const token = `"` + key + `"`
+
+// Has reports whether the file may hold markers. It is much cheaper than [Find].
+func Has(file []byte) bool { return strings.Contains(string(file), token) }
+
+// namePattern is what Kubernetes accepts as the name of a namespace or an object (RFC 1123 subdomain).
+var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+
+// parseComment reads a comment, from its # to the end of the line. marks is false for a comment that does not try to be a marker.
+func parseComment(comment string) (m Marker, marks bool) {
+	if !strings.Contains(comment, token) {
+		return Marker{}, false
+	}
+	var members map[string]string
+	if err := json.Unmarshal([]byte(strings.TrimSpace(strings.TrimLeft(comment, "#"))), &members); err != nil {
+		m.Skip = "the comment is not one JSON object of strings, so it is no marker"
+		return m, true
+	}
+	setter, ok := members[key]
+	if !ok {
+		m.Skip = "the comment does not have the member " + key
+		return m, true
+	}
+	parts := strings.Split(setter, ":")
+	m.Field = Reference
+	switch len(parts) {
+	case 3:
+		m.Field = Field(parts[2])
+		fallthrough
+	case 2:
+		m.Namespace, m.Policy = parts[0], parts[1]
+	}
+	switch {
+	case !namePattern.MatchString(m.Namespace) || !namePattern.MatchString(m.Policy):
+		m.Skip = fmt.Sprintf("%q does not name a policy: want namespace:name, with :name, :tag or :digest where only a part is wanted", setter)
+	case len(parts) == 3 && m.Field != Name && m.Field != Tag && m.Field != Digest:
+		m.Skip = fmt.Sprintf("%q is not a part of an image: want name, tag or digest", m.Field)
+	}
+	return m, true
+}

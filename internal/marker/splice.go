@@ -1,0 +1,98 @@
+package marker
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"slices"
+
+	yaml11 "go.yaml.in/yaml/v2"
+	"go.yaml.in/yaml/v3"
+)
+
+// Edit is a new value for a marker that [Find] returned for the same file.
+type Edit struct {
+	Marker Marker
+	Value  string
+}
+
+// valuePattern is what a part of an image reference can be. Nothing in it has a meaning in YAML except what [quoted] takes care of.
+var valuePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$`)
+
+// Splice returns the file with the values of the edits in place of the old ones and every other byte as it was. It then parses both texts
+// and compares them: if anything else than the values differs, there is an error and nothing to write.
+func Splice(file []byte, edits []Edit) ([]byte, error) {
+	edits = slices.Clone(edits)
+	slices.SortFunc(edits, func(a, b Edit) int { return a.Marker.start - b.Marker.start })
+	var out bytes.Buffer
+	at := 0
+	values := map[int]string{} // by node
+	for _, e := range edits {
+		m := e.Marker
+		switch {
+		case m.Skip != "":
+			return nil, fmt.Errorf("line %d: %s", m.Line, m.Skip)
+		case !valuePattern.MatchString(e.Value):
+			return nil, fmt.Errorf("line %d: %q cannot be a part of an image reference", m.Line, e.Value)
+		case m.start < at || m.end > len(file) || m.start >= m.end:
+			return nil, fmt.Errorf("line %d: the marker is not of this file, or is edited twice", m.Line)
+		}
+		out.Write(file[at:m.start])
+		out.WriteString(quoted(e.Value, file[m.start]))
+		at = m.end
+		values[m.node] = e.Value
+	}
+	out.Write(file[at:])
+	return out.Bytes(), verify(file, out.Bytes(), values)
+}
+
+// quoted writes a value in the quotes that the old one had. A plain value is put in double quotes where a reader would take it for
+// something else than a string (1.10, 1e5, 0123, 2024-01-02, yes). Flux decides it so, in two places: kyaml asks a YAML 1.1 parser, and the
+// encoder asks its own YAML 1.2 rules.
+func quoted(value string, first byte) string {
+	if first == '"' || first == '\'' {
+		return string(first) + value + string(first)
+	}
+	var old any
+	if err := yaml11.Unmarshal([]byte(value), &old); err == nil {
+		if _, isString := old.(string); !isString {
+			return `"` + value + `"`
+		}
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal([]byte(value), &doc); err != nil || len(doc.Content) != 1 || doc.Content[0].Tag != "!!str" {
+		return `"` + value + `"`
+	}
+	return value
+}
+
+// verify compares the nodes of two texts one by one. Those in values must have the new value; all others must be equal in all that a
+// reader can see, comments and lines included.
+func verify(before, after []byte, values map[int]string) error {
+	was, err := parse(before)
+	if err != nil {
+		return fmt.Errorf("parsing the file: %w", err)
+	}
+	is, err := parse(after)
+	if err != nil {
+		return fmt.Errorf("parsing the edited file: %w", err)
+	}
+	if len(was) != len(is) {
+		return fmt.Errorf("the edit would change the structure of the file: %d nodes, before %d", len(is), len(was))
+	}
+	for i := range was {
+		a, b := was[i].Node, is[i].Node
+		if value, edited := values[i]; edited {
+			if b.Kind != yaml.ScalarNode || b.Value != value || b.Tag != "!!str" {
+				return fmt.Errorf("line %d: the edit would be read as %s %q, not as the string %q", a.Line, b.Tag, b.Value, value)
+			}
+		} else if b.Value != a.Value || b.Tag != a.Tag || b.Style != a.Style {
+			return fmt.Errorf("line %d: the edit would change %q to %q", a.Line, a.Value, b.Value)
+		}
+		if b.Kind != a.Kind || b.Line != a.Line || b.Anchor != a.Anchor || b.HeadComment != a.HeadComment || b.LineComment != a.LineComment ||
+			b.FootComment != a.FootComment {
+			return fmt.Errorf("line %d: the edit would change the structure of the file", a.Line)
+		}
+	}
+	return nil
+}
