@@ -1,0 +1,204 @@
+package rehearsal
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/deepdesk/cloudbuild-steps/internal/cloudbuild"
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/dockerbuilder"
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/runner"
+	"github.com/deepdesk/cloudbuild-steps/internal/secret"
+)
+
+// BuildRecord is one build that a trigger started.
+type BuildRecord struct {
+	ID       string
+	Trigger  *cloudbuild.Trigger
+	Event    cloudbuild.Event
+	Started  time.Time
+	Finished time.Time
+	Steps    []StepRecord
+	Log      string // path of the build's log
+	Err      error  // why it failed; nil when it succeeded
+}
+
+// Duration is how long the build took, for people.
+func (b *BuildRecord) Duration() string { return seconds(b.Finished.Sub(b.Started)) }
+
+// StepRecord is what came of one step.
+type StepRecord struct {
+	ID     string
+	Took   time.Duration
+	Status string // done, nothing, refused of our steps; the service's word for others
+	Result string // the values that the step left in its $BUILDER_OUTPUT
+}
+
+// Duration is how long the step took, for people.
+func (s StepRecord) Duration() string { return seconds(s.Took) }
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
+
+// run is Cloud Build's part: it checks the commit out, fills the build file in, and runs its steps.
+func (w *World) run(ctx context.Context, r *BuildRecord) {
+	w.say("build %s: %s of %s %s", r.ID, r.Trigger.Name, r.Event.Ref, short(r.Event.Commit))
+	r.Err = w.tryRun(ctx, r)
+	for _, s := range r.Steps {
+		w.say("  %s  %-8s %6s  %s %s", r.ID, s.ID, s.Duration(), s.Status, s.Result)
+	}
+	if r.Err != nil {
+		log, err := os.ReadFile(r.Log)
+		if err != nil {
+			log = []byte(err.Error())
+		}
+		w.say("  %s  FAILED: %v; its log:\n%s", r.ID, r.Err, log)
+	}
+}
+
+func (w *World) tryRun(ctx context.Context, r *BuildRecord) error {
+	home := filepath.Join(w.options.Dir, "builds", r.ID)
+	r.Log = home + ".log"
+	workspace, err := w.checkOut(ctx, home, r.Event)
+	if err != nil {
+		return fmt.Errorf("checking out: %w", err)
+	}
+	text, err := os.ReadFile(filepath.Join(workspace, filepath.FromSlash(r.Trigger.Filename)))
+	if err != nil {
+		return err
+	}
+	build, err := cloudbuild.Parse(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", r.Trigger.Filename, err)
+	}
+	about := cloudbuild.Context{
+		ProjectID: "example-cloud", ProjectNumber: "1", Location: "europe-west1", BuildID: r.ID,
+		ServiceAccountEmail: "builder@example-cloud.iam.gserviceaccount.com", TriggerName: r.Trigger.Name, ConfigPath: r.Trigger.Filename, Event: r.Event,
+	}
+	build, err = build.Substitute(cloudbuild.ModeTrigger, cloudbuild.Values{BuiltIn: about.BuiltIns(), Given: r.Trigger.Substitutions})
+	if err != nil {
+		return fmt.Errorf("%s: %w", r.Trigger.Filename, err)
+	}
+	programs, err := w.programs(home)
+	if err != nil {
+		return err
+	}
+	log, err := os.Create(r.Log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }()
+	result, err := runner.Run(ctx, runner.Options{
+		Build: build, Workspace: workspace, Programs: programs, Path: os.Getenv("PATH"),
+		Secrets: map[string]secret.Text{"GIT_TOKEN": secret.New(w.token)}, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	for i, s := range result.Steps {
+		r.Steps = append(r.Steps, stepRecord(build.Steps[i].ID, s))
+	}
+	if result.Status != runner.Success {
+		return fmt.Errorf("%s: %s", result.Status, result.Reason)
+	}
+	return nil
+}
+
+// stepRecord reads the JSON that a step of the suite leaves for Cloud Build.
+func stepRecord(id string, s runner.StepResult) StepRecord {
+	r := StepRecord{ID: id, Took: s.Duration, Status: string(s.Status)}
+	var left struct {
+		Status string            `json:"status"`
+		Values map[string]string `json:"values"`
+	}
+	if json.NewDecoder(strings.NewReader(s.Output)).Decode(&left) != nil {
+		return r // another builder's output, or none
+	}
+	r.Status = left.Status
+	var values []string
+	for k, v := range left.Values {
+		if v != "" {
+			values = append(values, k+"="+shortDigest(v))
+		}
+	}
+	slices.Sort(values)
+	r.Result = strings.Join(values, " ")
+	return r
+}
+
+// checkOut does what Cloud Build does: one commit, detached, without history, branches and tags.
+func (w *World) checkOut(ctx context.Context, home string, e cloudbuild.Event) (string, error) {
+	workspace := filepath.Join(home, "workspace")
+	if err := os.MkdirAll(workspace, 0o755); err != nil {
+		return "", err
+	}
+	for _, args := range [][]string{
+		{"init", "--quiet"},
+		{"remote", "add", "origin", w.git.URL() + "/" + e.Repo + ".git"},
+		{"fetch", "--quiet", "--depth=1", "--no-tags", "origin", e.Commit},
+		{"checkout", "--quiet", "FETCH_HEAD"},
+	} {
+		if _, err := w.runGit(ctx, workspace, args...); err != nil {
+			return "", err
+		}
+	}
+	return workspace, nil
+}
+
+// programs says which program stands in for which image: the steps' own, this machine's Go, and the stand-in for Docker.
+func (w *World) programs(home string) (map[string]runner.Program, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cache, err := goCache(w.ctx)
+	if err != nil {
+		return nil, err
+	}
+	programs := map[string]runner.Program{
+		// A build's HOME is new each time; with this machine's cache the service is not compiled from scratch in every build.
+		"golang": {Path: "env", Args: []string{"GOCACHE=" + cache, "GOFLAGS=-buildvcs=false"}},
+		"docker": {Path: self, Args: []string{standIn, filepath.Join(home, "images")}},
+	}
+	entries, err := os.ReadDir(filepath.Join(w.options.Source, "bin"))
+	if err != nil {
+		return nil, fmt.Errorf("finding the steps' programs (make binaries builds them): %w", err)
+	}
+	for _, e := range entries {
+		programs[e.Name()] = runner.Program{Path: filepath.Join(w.options.Source, "bin", e.Name())}
+	}
+	return programs, nil
+}
+
+// standIn is the first argument with which the program that plays a rehearsal acts as the Docker builder.
+const standIn = "stand-in-for-docker"
+
+// RunStandIn acts as the Docker builder when args (os.Args without the program) ask for it, and reports whether they did. A program that
+// plays a rehearsal calls it first, since the rehearsal's builds start that very program.
+func RunStandIn(args []string, stdout, stderr io.Writer) (code int, asked bool) {
+	if len(args) < 2 || args[0] != standIn {
+		return 0, false
+	}
+	if err := dockerbuilder.Run(args[1], args[2:], stdout); err != nil {
+		fmt.Fprintln(stderr, "docker (stand-in): "+err.Error())
+		return 1, true
+	}
+	return 0, true
+}
+
+func goCache(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOCACHE").Output()
+	if err != nil {
+		return "", fmt.Errorf("asking go for its cache: %w", err)
+	}
+	return string(bytes.TrimSpace(out)), nil
+}
+
+func short(commit string) string { return commit[:min(12, len(commit))] }

@@ -1,0 +1,89 @@
+package rehearsal
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestMain(m *testing.M) {
+	if code, asked := RunStandIn(os.Args[1:], os.Stdout, os.Stderr); asked {
+		os.Exit(code)
+	}
+	os.Exit(m.Run())
+}
+
+// TestRehearsal plays the whole workflow on real servers with the shipped programs and the example's files, and holds what the
+// Kubernetes API says after each event against the workflow's rules.
+func TestRehearsal(t *testing.T) { rehearse(t, true) }
+
+// TestRehearsalWithoutACluster plays the part before the deployment.
+func TestRehearsalWithoutACluster(t *testing.T) { rehearse(t, false) }
+
+func rehearse(t *testing.T, cluster bool) {
+	source, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	report, err := Play(t.Context(), Options{Source: source, Dir: t.TempDir(), Cluster: cluster, Log: &log})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log.String())
+	}
+	// Play checks its own scenes; this table is written from the workflow, account by account, to check Play as well.
+	want := []map[string]string{
+		{"staging": "main", "orchid": "v1.0.0", "willow": "v1.0.0", "maple": "v1.0.0", "cedar": "v1.0.0", "birch": "v1.0.0"},
+		{"staging": "main", "orchid": "v1.0.0", "willow": "v1.0.0", "maple": "v1.0.0", "cedar": "v1.0.0", "birch": "v1.0.0"},
+		{"staging": "main", "orchid": "v1.1.0-rc.1", "willow": "v1.1.0-rc.1", "maple": "v1.0.0", "cedar": "v1.0.0", "birch": "v1.0.0"},
+		{"staging": "main", "orchid": "v1.1.0", "willow": "v1.1.0", "maple": "v1.1.0", "cedar": "v1.1.0", "birch": "v1.1.0"},
+		{"staging": "main", "orchid": "v1.1.0", "willow": "v1.1.0", "maple": "v1.1.0", "cedar": "v1.1.0", "birch": "v1.1.0"},
+	}
+	if len(report.Scenes) != len(want) {
+		t.Fatalf("%d scenes, want %d", len(report.Scenes), len(want))
+	}
+	trunk := regexp.MustCompile(`^main-[a-f0-9]{12}-[0-9]{10}$`)
+	for i, scene := range report.Scenes {
+		if len(scene.Rows) != len(want[i]) {
+			t.Errorf("%s: %d accounts, want %d", scene.Event, len(scene.Rows), len(want[i]))
+		}
+		for _, r := range scene.Rows {
+			switch expected := want[i][r.Account]; {
+			case expected == "main" && !trunk.MatchString(r.Version):
+				t.Errorf("%s: staging runs %q", scene.Event, r.Version)
+			case expected != "main" && r.Version != expected:
+				t.Errorf("%s: %s runs %q, want %q", scene.Event, r.Account, r.Version, expected)
+			}
+			if cluster && (r.Pods != "1/1" && r.Pods != "2/2" || r.Revision < 1) {
+				t.Errorf("%s: %s has pods %q and revision %d", scene.Event, r.Account, r.Pods, r.Revision)
+			}
+		}
+	}
+	first, staged, final := report.Scenes[0].Rows, report.Scenes[1].Rows, report.Scenes[3].Rows
+	for _, r := range final {
+		if r.Digest != staged[0].Digest || r.Digest == first[0].Digest || !strings.HasPrefix(r.Digest, "sha256:") {
+			t.Errorf("%s runs %s, staging tested %s", r.Account, r.Digest, staged[0].Digest)
+		}
+	}
+	// Founding, then one commit each for staging, the candidate and the release; the second run of everything adds none.
+	for i, n := range []int{1, 2, 3, 4, 4} {
+		if report.Scenes[i].Commits != n {
+			t.Errorf("%s: the config repo has %d commits, want %d", report.Scenes[i].Event, report.Scenes[i].Commits, n)
+		}
+	}
+	if cluster { // production was upgraded once, UAT twice; a second run adds no revision
+		for _, r := range report.Scenes[4].Rows {
+			if n := map[string]int{"staging": 2, "uat": 3, "production": 2}[r.Channel]; r.Revision != n {
+				t.Errorf("%s is at revision %d, want %d", r.Account, r.Revision, n)
+			}
+		}
+	}
+	html, err := report.HTML()
+	if err != nil || !strings.Contains(string(html), "v1.1.0-rc.1") {
+		t.Errorf("the page does not tell of the candidate (%v)", err)
+	}
+	if text := report.Text(); strings.Count(text, "v1.1.0") < 5 || strings.Contains(log.String()+text+string(html), "rehearsal-token") {
+		t.Errorf("the table is short of accounts, or the token is printed:\n%s", text)
+	}
+}

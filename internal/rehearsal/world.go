@@ -1,0 +1,253 @@
+// Package rehearsal is the world in a box: Git hosting, a container registry, a Kubernetes cluster and Cloud Build's triggers on one
+// machine, in which the example repositories are released exactly as they would be in the cloud. `make rehearse` plays the whole workflow
+// in it, and so does the end-to-end test.
+//
+// Real here: Git over HTTP, the registry, the Kubernetes API server and its controllers, the steps' programs, the build and trigger files
+// that users copy. Not real: Cloud Build (internal/rehearsal/runner runs its files as processes), the Docker builder
+// (internal/rehearsal/dockerbuilder), and the cluster's node, which runs nothing and reports what the pods ask for.
+package rehearsal
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/deepdesk/cloudbuild-steps/internal/cloudbuild"
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/controlplane"
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/gitserver"
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/ociregistry"
+)
+
+// The names that the examples use and that this world replaces, in the copies that it makes, by its own servers.
+const (
+	exampleRegistry = "europe-docker.pkg.dev/example-cloud"
+	exampleGit      = "https://github.com/example"
+	exampleConfig   = "/workspace/kubeconfig"
+)
+
+// Options say where the world lives and how much of it there is.
+type Options struct {
+	Source  string    // root of a checkout of this repository: examples/ and bin/ are taken from there
+	Dir     string    // an empty folder for repositories, workspaces and logs
+	Cluster bool      // with a Kubernetes cluster; without it, deployments do not happen
+	Log     io.Writer // narration: what starts, which build runs, what each step says
+}
+
+// World is a running world. Close ends it.
+type World struct {
+	options  Options
+	git      *gitserver.Server
+	registry *ociregistry.Registry
+	cluster  *controlplane.Cluster
+	local    *strings.Replacer // the examples' names to this world's
+	token    string
+
+	ctx      context.Context // of the builds: ends with Close
+	cancel   context.CancelFunc
+	saying   sync.Mutex
+	mu       sync.Mutex
+	changed  *sync.Cond
+	triggers []*cloudbuild.Trigger
+	seen     map[string]string // repo and ref → the commit that the triggers were told of
+	running  int
+	builds   []*BuildRecord
+}
+
+// Start starts the servers and founds the company: a service repository with the release v1.0.0, its image, and the config repo that puts
+// v1.0.0 on every account. The first deployment is done when Start returns.
+func Start(ctx context.Context, options Options) (_ *World, err error) {
+	w := &World{options: options, token: "rehearsal-token", seen: map[string]string{}}
+	w.changed = sync.NewCond(&w.mu)
+	w.ctx, w.cancel = context.WithCancel(ctx)
+	defer func() {
+		if err != nil {
+			_ = w.Close()
+		}
+	}()
+	if w.git, err = gitserver.Start(filepath.Join(options.Dir, "git"), gitserver.Options{Token: w.token, OnPush: w.pushed}); err != nil {
+		return nil, err
+	}
+	if w.registry, err = ociregistry.Start(ctx, ociregistry.Options{Log: io.Discard}); err != nil {
+		return nil, err
+	}
+	if options.Cluster {
+		start := time.Now()
+		if w.cluster, err = controlplane.Start(ctx, controlplane.Options{Dir: filepath.Join(options.Dir, "cluster"), Log: options.Log}); err != nil {
+			return nil, err
+		}
+		w.say("Kubernetes API server, controllers and a node that runs nothing: ready after %.1f s", time.Since(start).Seconds())
+	}
+	kubeconfig := ""
+	if w.cluster != nil {
+		kubeconfig = w.cluster.DeployerKubeconfig
+	}
+	w.local = strings.NewReplacer(exampleRegistry, w.registry.Host+"/example-cloud", exampleGit, w.git.URL()+"/example", exampleConfig, kubeconfig)
+	w.say("Git on %s, registry on %s", w.git.URL(), w.registry.Host)
+	if err := w.found(ctx); err != nil {
+		return nil, fmt.Errorf("founding the company: %w", err)
+	}
+	return w, nil
+}
+
+// Close ends all servers and builds.
+func (w *World) Close() error {
+	w.cancel()
+	var errs []error
+	if w.git != nil {
+		errs = append(errs, w.git.Close())
+	}
+	if w.registry != nil {
+		errs = append(errs, w.registry.Close())
+	}
+	if w.cluster != nil {
+		errs = append(errs, w.cluster.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (w *World) say(format string, args ...any) {
+	fmt.Fprintf(w.options.Log, "  "+format+"\n", args...)
+}
+
+// pushed plays Cloud Build's side of a push: every trigger that matches starts a build.
+func (w *World) pushed(p gitserver.Push) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, u := range p.Updates {
+		w.seen[p.Repo+" "+u.Ref] = u.New
+		e := cloudbuild.Event{Repo: p.Repo, Commit: u.New}
+		branch, isBranch := strings.CutPrefix(u.Ref, "refs/heads/")
+		tag, isTag := strings.CutPrefix(u.Ref, "refs/tags/")
+		switch {
+		case u.New == "":
+			continue // a deletion starts nothing
+		case isBranch:
+			e.Kind, e.Ref = cloudbuild.PushBranch, branch
+		case isTag:
+			e.Kind, e.Ref = cloudbuild.PushTag, tag
+		default:
+			continue
+		}
+		for _, t := range w.triggers {
+			if t.Matches(e) {
+				w.startBuild(t, e)
+			}
+		}
+	}
+	w.changed.Broadcast()
+}
+
+// startBuild runs a build in the background. The caller holds the lock.
+func (w *World) startBuild(t *cloudbuild.Trigger, e cloudbuild.Event) *BuildRecord {
+	r := &BuildRecord{ID: fmt.Sprintf("rehearsal-%03d", len(w.builds)+1), Trigger: t, Event: e, Started: time.Now()}
+	w.builds = append(w.builds, r)
+	w.running++
+	go func() {
+		w.run(w.ctx, r)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		r.Finished = time.Now()
+		w.running--
+		w.changed.Broadcast()
+	}()
+	return r
+}
+
+// Settle waits until no build runs and no push is left that the triggers have not been told of, and returns the builds since the
+// given number of them. The error is the first failed build's.
+func (w *World) Settle(ctx context.Context, since int) ([]*BuildRecord, error) {
+	stop := context.AfterFunc(ctx, func() { w.mu.Lock(); defer w.mu.Unlock(); w.changed.Broadcast() })
+	defer stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		quiet, err := w.quiet()
+		if err != nil {
+			return nil, err
+		}
+		if quiet {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		w.changed.Wait()
+	}
+	builds := slices.Clone(w.builds[since:])
+	for _, b := range builds {
+		if b.Err != nil {
+			return builds, fmt.Errorf("build %s of trigger %s: %w", b.ID, b.Trigger.Name, b.Err)
+		}
+	}
+	return builds, nil
+}
+
+// quiet reports whether nothing runs and nothing is about to: Git tells its owner of a push a moment after the pusher, so the refs
+// themselves are compared with what the triggers know.
+func (w *World) quiet() (bool, error) {
+	if w.running > 0 {
+		return false, nil
+	}
+	for _, repo := range repos {
+		out, err := exec.CommandContext(w.ctx, "git", "-C", w.git.Dir(repo), "for-each-ref", "--format=%(refname) %(objectname)").Output()
+		if err != nil {
+			return false, fmt.Errorf("listing the refs of %s: %w", repo, err)
+		}
+		for line := range strings.Lines(string(out)) {
+			ref, commit, _ := strings.Cut(strings.TrimSpace(line), " ")
+			if w.seen[repo+" "+ref] != commit {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
+}
+
+// Builds is how many builds have been started so far.
+func (w *World) Builds() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.builds)
+}
+
+// Again runs a build a second time, as the button in the console does: a new build of the same commit.
+func (w *World) Again(r *BuildRecord) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.startBuild(r.Trigger, r.Event)
+}
+
+// runGit runs the git program in a folder, as somebody who knows the token.
+func (w *World) runGit(ctx context.Context, dir string, args ...string) (string, error) {
+	return w.runGitAt(ctx, dir, time.Time{}, args...)
+}
+
+// runGitAt does the same with a fixed time for commits.
+func (w *World) runGitAt(ctx context.Context, dir string, at time.Time, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "advice.detachedHead=false", "-c", "init.defaultBranch=main"}, args...)...)
+	cmd.Dir = dir
+	credentials := base64.StdEncoding.EncodeToString([]byte("x-access-token:" + w.token))
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "GIT_TERMINAL_PROMPT=0",
+		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=http.extraHeader", "GIT_CONFIG_VALUE_0=Authorization: Basic "+credentials,
+		"GIT_AUTHOR_NAME=Dana Developer", "GIT_AUTHOR_EMAIL=dana@example.com", "GIT_COMMITTER_NAME=Dana Developer", "GIT_COMMITTER_EMAIL=dana@example.com")
+	if !at.IsZero() {
+		cmd.Env = append(cmd.Env, "GIT_AUTHOR_DATE="+at.Format(time.RFC3339), "GIT_COMMITTER_DATE="+at.Format(time.RFC3339))
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("git %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return strings.TrimSpace(string(out)), nil
+}
