@@ -118,10 +118,17 @@ func (s *store) Query(set map[string]string) ([]release.Releaser, error) {
 			records = append(records, found{r, &list.Items[i]})
 		}
 	}
-	if len(records) == 0 {
+	slices.SortFunc(records, func(a, b found) int { return a.Revision - b.Revision })
+	newest := 0
+	if len(records) > 0 {
+		newest = records[len(records)-1].Revision
+	}
+	if _, some := set["status"]; !some && s.revision() == 0 && newest != s.after { // before Helm draws its own conclusions from it
+		return nil, fmt.Errorf("revision %d was planned on, %d is the newest now: %w", s.after, newest, ErrMoved)
+	}
+	if newest == 0 {
 		return nil, driver.ErrReleaseNotFound
 	}
-	slices.SortFunc(records, func(a, b found) int { return a.Revision - b.Revision })
 	var out []release.Releaser
 	for i, r := range records {
 		if i < len(records)-1 && !r.Deployed() {

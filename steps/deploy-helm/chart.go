@@ -34,6 +34,11 @@ func readChart(repo *source, folder string) (*chartFiles, error) {
 	if !repo.has(folder + "/Chart.yaml") {
 		return nil, fmt.Errorf("the repository has no chart at %s (no Chart.yaml)", folder)
 	}
+	for _, link := range repo.links {
+		if strings.HasPrefix(link, folder+"/") { // without the file it would be another chart
+			return nil, fmt.Errorf("%s is a link, which is never followed: commit the file itself", link)
+		}
+	}
 	rules := ignore.Empty()
 	if name := folder + "/" + ignore.HelmIgnore; repo.has(name) {
 		text, err := repo.read(name)

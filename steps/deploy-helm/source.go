@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
 )
 
@@ -19,6 +21,7 @@ const maxFiles = 200_000
 // reached through it.
 type source struct {
 	names     []string // slash-separated, from the root of the repo, sorted
+	links     []string // what would be files if links were followed
 	read      func(name string) ([]byte, error)
 	url       string    // address of the repo; "" for a local folder
 	commit    string    // 40 hexadecimal digits; "" when it is not known
@@ -56,6 +59,8 @@ func openDir(dir, revision string) (*source, error) {
 			return fs.SkipDir
 		case d.Type().IsRegular():
 			s.names = append(s.names, name)
+		case d.Type()&fs.ModeSymlink != 0:
+			s.links = append(s.links, name)
 		}
 		if len(s.names) > maxFiles {
 			return fmt.Errorf("more than %d files", maxFiles)
@@ -67,10 +72,55 @@ func openDir(dir, revision string) (*source, error) {
 }
 
 // openSource reads the config repo, from its remote or from a local checkout.
-func openSource(_ context.Context, _ *step.Build, in In) (*source, error) {
-	s, err := openDir(in.SourceDir, string(in.Revision))
+func openSource(ctx context.Context, b *step.Build, in In) (*source, error) {
+	var s *source
+	var err error
+	if in.SourceDir != "" {
+		if s, err = openDir(in.SourceDir, string(in.Revision)); err != nil {
+			err = step.Misconfigured("set SOURCE_DIR to a checkout of the config repo", "reading SOURCE_DIR: %w", err)
+		}
+	} else {
+		s, err = openRemote(ctx, b, in)
+	}
 	if err != nil {
-		return nil, step.Misconfigured("set SOURCE_DIR to a checkout of the config repo", "reading SOURCE_DIR: %w", err)
+		return nil, err
+	}
+	if len(s.links) > 0 {
+		b.Log.Warn("links are never followed, so these files are left out: " + strings.Join(s.links, ", "))
 	}
 	return s, nil
+}
+
+// openRemote reads the newest commit of the branch, without a checkout.
+func openRemote(ctx context.Context, b *step.Build, in In) (*source, error) {
+	remote := gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken}
+	snapshot, err := gitrepo.Open(ctx, remote, in.ConfigBranch)
+	if err != nil {
+		return nil, err
+	}
+	b.Log.Info("read the config repo", "commit", snapshot.Commit, "branch", in.ConfigBranch)
+	if in.Revision != "" && string(in.Revision) != snapshot.Commit {
+		b.Log.Warn(fmt.Sprintf("the branch %s has moved on from %s, whose push started this build: what is newest is deployed", in.ConfigBranch, in.Revision))
+	}
+	open := map[string]func() ([]byte, error){}
+	s := &source{url: remote.URL, commit: snapshot.Commit, committed: snapshot.When}
+	s.read = func(name string) ([]byte, error) {
+		if f, ok := open[name]; ok {
+			return f()
+		}
+		return nil, fmt.Errorf("there is no file %s", name)
+	}
+	s.tip = func(ctx context.Context) (string, error) { return gitrepo.Tip(ctx, remote, in.ConfigBranch) }
+	err = snapshot.Walk(func(name string, mode gitrepo.Mode, _ int64, read func() ([]byte, error)) error {
+		switch {
+		case mode.IsRegular():
+			s.names = append(s.names, name)
+			open[name] = read
+		case mode == gitrepo.Symlink:
+			s.links = append(s.links, name)
+		}
+		return nil
+	})
+	slices.Sort(s.names)
+	return s, err
 }
