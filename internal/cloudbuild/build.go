@@ -102,9 +102,9 @@ func Parse(data []byte) (*Build, error) {
 	if err := d.root.Decode(b); err != nil {
 		return nil, fmt.Errorf("decoding the checked file: %w", err)
 	}
-	c := checker{build: b, faults: r.faults}
+	c := checker{b, r}
 	c.check()
-	if err := c.faults.err(); err != nil {
+	if err := r.faults.err(); err != nil {
 		return nil, err
 	}
 	return b, nil

@@ -30,11 +30,11 @@ var (
 // A checker holds a build to the rules that gcloud leaves to the service.
 type checker struct {
 	build  *Build
-	faults Faults
+	reader *reader
 }
 
 func (c *checker) fault(path, format string, args ...any) {
-	c.faults.add(c.build.document.find(path, format, args...))
+	c.reader.add(c.build.document.find(path, format, args...))
 }
 
 func (c *checker) check() {
@@ -44,6 +44,7 @@ func (c *checker) check() {
 	}
 	c.timeout(".timeout", b.Timeout)
 	c.substitutions()
+	c.references()
 	c.env(".options.env", b.Options.Env)
 	c.volumes()
 	c.secrets()
@@ -110,6 +111,18 @@ func (c *checker) substitutions() {
 			c.fault(at, "a substitution's key is at most %d bytes long, its value %d", maxKey, maxValue)
 		}
 	}
+}
+
+// references finds what can have no value in any mode.
+func (c *checker) references() {
+	c.build.document.rewrite("Build", func(text, path string) string {
+		for r := range references(text) {
+			if _, builtIn := builtInKeys[r.key]; r.key != "" && !builtIn && !userKey.MatchString(r.key) {
+				c.fault(path, "%s", notBuiltInError{r.key})
+			}
+		}
+		return text
+	})
 }
 
 // volumes follows the archived local builder: a volume serves to share, so at least two steps must use it.

@@ -40,16 +40,9 @@ var programEnv = []string{"HOME", "PATH", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_D
 // It reports names that a step does not know, required variables that nothing sets, values that are none of the choices (where the file holds the
 // value itself), and secrets that are set in the open. b must come from [Parse], before its substitution.
 func (b *Build) CheckContracts(contracts map[string]StepContract, given map[string]string) Faults {
-	c := &contractCheck{build: b, user: map[string]string{}, contracts: make([]*StepContract, len(b.Steps))}
-	maps.Copy(c.user, b.Substitutions)
-	for k, v := range given {
-		if userKey.MatchString(k) {
-			c.user[k] = v
-		}
-	}
-	for i, s := range b.Steps {
-		name := substitute(s.Name, func(key string) string { return c.user[key] })
-		if contract, ok := contracts[ImageBase(name)]; ok {
+	c := &contractCheck{build: b, user: b.userValues(given), contracts: make([]*StepContract, len(b.Steps))}
+	for i := range b.Steps {
+		if contract, ok := contracts[ImageBase(b.Image(i, given))]; ok {
 			c.contracts[i] = &contract
 		}
 	}
@@ -62,6 +55,25 @@ func (b *Build) CheckContracts(contracts map[string]StepContract, given map[stri
 	c.shared()
 	c.faults.sort()
 	return c.faults
+}
+
+// userValues are the file's substitutions and those given from outside, unexpanded.
+func (b *Build) userValues(given map[string]string) map[string]string {
+	user := map[string]string{}
+	maps.Copy(user, b.Substitutions)
+	for k, v := range given {
+		if userKey.MatchString(k) {
+			user[k] = v
+		}
+	}
+	return user
+}
+
+// Image is the image of step i as far as it is known before the build is substituted: references to anything but the file's own substitutions and the
+// given ones are left out. That is enough to tell which program it is.
+func (b *Build) Image(i int, given map[string]string) string {
+	user := b.userValues(given)
+	return substitute(b.Steps[i].Name, func(key string) string { return user[key] })
 }
 
 // ImageBase is the last element of an image's name, without tag and digest: "gate-uat" for "europe-docker.pkg.dev/p/steps/gate-uat:v1".
@@ -205,7 +217,7 @@ func (c *contractCheck) shared() {
 	if !automaps {
 		return
 	}
-	used := c.references()
+	used := c.build.references(c.user)
 	for i, k := range known {
 		known[i] = "_" + k
 	}
@@ -214,25 +226,6 @@ func (c *contractCheck) shared() {
 			c.fault(".substitutions."+k, "no field uses the substitution %s and no step knows such a variable%s", k, didYouMean(k, known))
 		}
 	}
-}
-
-// references are the keys that the build's fields and its substitutions' values refer to.
-func (c *contractCheck) references() map[string]bool {
-	used := map[string]bool{}
-	note := func(text, _ string) string {
-		for r := range references(text) {
-			used[r.key] = true
-		}
-		for _, m := range operation.FindAllStringSubmatch(text, -1) {
-			used[m[1]] = true
-		}
-		return text
-	}
-	c.build.document.rewrite("Build", note)
-	for _, v := range c.user {
-		note(v, "")
-	}
-	return used
 }
 
 func (s StepContract) hasOutput(name string) bool {

@@ -47,13 +47,6 @@ func (fs Faults) err() error {
 	return fs
 }
 
-// add appends a fault, unless another one was found at the same place: a value of the wrong type is missing as well.
-func (fs *Faults) add(f Finding) {
-	if f.Path == "" || !slices.ContainsFunc(*fs, func(other Finding) bool { return other.Path == f.Path }) {
-		*fs = append(*fs, f)
-	}
-}
-
 func (fs Faults) sort() {
 	slices.SortStableFunc(fs, func(a, b Finding) int { return cmp.Compare(a.Line, b.Line) })
 }

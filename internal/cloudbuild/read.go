@@ -68,6 +68,7 @@ func rewrite(n *yaml.Node, of field, path string, f func(text, path string) stri
 // A reader turns the nodes of a YAML file into a document, as gcloud would read it, and collects what is wrong on the way.
 type reader struct {
 	lines    map[string]int
+	misread  map[string]bool // paths whose value could not be read
 	nodes    int
 	faults   Faults
 	warnings []Finding
@@ -75,7 +76,7 @@ type reader struct {
 
 // read parses one YAML 1.1 (or JSON) document that holds a message of the table.
 func read(data []byte, message string) (document, *reader) {
-	r := &reader{lines: map[string]int{}}
+	r := &reader{lines: map[string]int{}, misread: map[string]bool{}}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var top, more yaml.Node
 	if err := decoder.Decode(&top); errors.Is(err, io.EOF) || (err == nil && top.Kind != yaml.DocumentNode) {
@@ -97,7 +98,15 @@ func read(data []byte, message string) (document, *reader) {
 }
 
 func (r *reader) fault(n *yaml.Node, path, format string, args ...any) {
+	r.misread[path] = true
 	r.faults = append(r.faults, Finding{Line: n.Line, Path: path, Text: fmt.Sprintf(format, args...)})
+}
+
+// add adds what a later check found, unless the value there could not even be read: then it looks missing, but it is not.
+func (r *reader) add(f Finding) {
+	if f.Path == "" || !r.misread[f.Path] {
+		r.faults = append(r.faults, f)
+	}
 }
 
 // enough reports whether the file has grown beyond all reason; it says so once.

@@ -80,6 +80,37 @@ func (b *Build) Substitute(mode Mode, values Values) (*Build, error) {
 	return out, nil
 }
 
+// Undefined lists the user substitutions that the build refers to and the file does not define: a trigger or --substitutions must give them.
+func (b *Build) Undefined() []string {
+	var missing []string
+	for _, k := range slices.Sorted(maps.Keys(b.references(b.Substitutions))) {
+		if _, defined := b.Substitutions[k]; !defined && userKey.MatchString(k) {
+			missing = append(missing, k)
+		}
+	}
+	return missing
+}
+
+// references are the keys to which the build's fields and the given substitution values refer.
+func (b *Build) references(values map[string]string) map[string]bool {
+	keys := map[string]bool{}
+	b.document.rewrite("Build", func(text, _ string) string {
+		for r := range references(text) {
+			keys[r.key] = true
+		}
+		return text
+	})
+	for _, v := range values {
+		for r := range references(v) {
+			keys[r.key] = true
+		}
+		for _, m := range operation.FindAllStringSubmatch(v, -1) {
+			keys[m[1]] = true
+		}
+	}
+	return keys
+}
+
 type substituter struct {
 	build          *Build
 	dynamic, loose bool
@@ -128,7 +159,7 @@ func (s *substituter) value(key string) (string, error) {
 	}
 	switch {
 	case !defined && !userKey.MatchString(key):
-		return "", fmt.Errorf("key in the template %q is not a valid built-in substitution (for $%[1]s itself write $$%[1]s)", key)
+		return "", notBuiltInError{key}
 	case !defined && !s.loose:
 		return "", fmt.Errorf("key in the template %q is not matched in the substitution data", key)
 	case !defined:
@@ -146,6 +177,13 @@ func (s *substituter) value(key string) (string, error) {
 	}
 	s.values[key] = raw
 	return raw, nil
+}
+
+// A notBuiltInError is a reference that can have no value in any build, in the service's words.
+type notBuiltInError struct{ key string }
+
+func (e notBuiltInError) Error() string {
+	return fmt.Sprintf("key in the template %q is not a valid built-in substitution (for $%[1]s itself write $$%[1]s)", e.key)
 }
 
 // field substitutes the text of one field.

@@ -176,8 +176,8 @@ func TestSubstituteRules(t *testing.T) {
 		faults     []string
 	}{
 		{name: "a built-in without a value is empty", args: "[$TAG_NAME-]", want: "-"},
-		{name: "a key that nobody knows is an error in both modes", args: "[$NF]", mode: ModeTrigger,
-			faults: []string{`line 1: .steps[0].args[0]: key in the template "NF" is not a valid built-in substitution (for $NF itself write $$NF)`}},
+		{name: "a key that nobody knows is an error in a value", args: "[$_A]", mode: ModeTrigger, file: "substitutions: {_A: $NF}",
+			faults: []string{`line 2: .substitutions._A: key in the template "NF" is not a valid built-in substitution (for $NF itself write $$NF)`}},
 		{name: "a missing user key is an error where all must match", args: "[$_A]",
 			faults: []string{`line 1: .steps[0].args[0]: key in the template "_A" is not matched in the substitution data`}},
 		{name: "an unused user key is an error where all must match", args: "[x]", file: "substitutions: {_B: b}",
@@ -225,6 +225,13 @@ func TestSubstituteRules(t *testing.T) {
 				t.Errorf("argument %q, want %q", got.Steps[0].Args[0], test.want)
 			}
 		})
+	}
+}
+
+func TestUndefinedListsWhatMustBeGiven(t *testing.T) {
+	b := parse(t, "steps: [{name: $_STEPS/a, args: [$COMMIT_SHA, $_KNOWN, $$_ESCAPED, '${_LITERAL:-x}'], id: $_ID}]\nsubstitutions: {_KNOWN: '${_IN_VALUE//a/b}$_OTHER'}\n")
+	if diff := cmp.Diff([]string{"_IN_VALUE", "_OTHER", "_STEPS"}, b.Undefined()); diff != "" {
+		t.Errorf("undefined (-want +got):\n%s", diff)
 	}
 }
 

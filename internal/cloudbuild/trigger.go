@@ -91,7 +91,7 @@ func ParseTrigger(data []byte) (*Trigger, error) {
 
 func (t *Trigger) check(d document, r *reader) {
 	fault := func(path, format string, args ...any) {
-		r.faults.add(d.find(path, format, args...))
+		r.add(d.find(path, format, args...))
 	}
 	if !triggerName.MatchString(t.Name) {
 		fault(".name", "a trigger's name is 1 to 64 letters, digits and dashes, beginning and ending with a letter or digit")
