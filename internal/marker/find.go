@@ -254,14 +254,16 @@ func (l lineOf) fill(m Marker, i, start, end int, why string) Marker {
 
 // unattached describes a line in which no single value ends in front of the comment.
 func (l lineOf) unattached() (Marker, bool) {
-	i := strings.Index(l.text, token)
-	comment := l.text[strings.LastIndexByte(l.text[:i], '#')+1:]
-	m, _ := parseComment("#" + comment)
+	hash := strings.LastIndexByte(l.text[:strings.Index(l.text, token)], '#')
+	if hash < 0 {
+		return Marker{}, false // the words, but no comment
+	}
+	m, _ := parseComment(l.text[hash:])
 	if m.Skip != "" || len(l.on) == 0 {
 		m.Skip = "it is inside a block of text, or no value ends in front of it"
 		return m, true
 	}
-	before := strings.TrimRight(l.text[:len(l.text)-len(comment)-1], " \t")
+	before := strings.TrimRight(l.text[:hash], " \t")
 	switch {
 	case strings.HasSuffix(before, ":"):
 		m.Skip = "it stands behind a key without a value"

@@ -96,6 +96,7 @@ func TestWhatIsNotEditedIsReportedWithTheReason(t *testing.T) {
 		{"text in front of the object", "tag: v1 # see " + mark(":tag")[2:] + "\n", "not one JSON object"},
 		{"text behind the object", "tag: v1 " + mark(":tag") + " x\n", "not one JSON object"},
 		{"a member that is no string", `tag: v1 # {"$imagepolicy": "a:b:tag", "n": 1}` + "\n", "not one JSON object"},
+		{"a mapping and no comment", `{"$imagepolicy": "a:b"}` + "\n", ""},
 		{"another member's value", `tag: v1 # {"x": "\"$imagepolicy\""}` + "\n", ""},
 		{"one part", `tag: v1 # {"$imagepolicy": "backend"}` + "\n", "does not name a policy"},
 		{"four parts", `tag: v1 # {"$imagepolicy": "a:b:tag:x"}` + "\n", "does not name a policy"},
@@ -235,6 +236,7 @@ func TestHostileFilesAreCheap(t *testing.T) {
 func FuzzSplice(f *testing.F) {
 	f.Add([]byte("tag: v1 " + mark(":tag") + "\nother: x\n"))
 	f.Add([]byte("- 'v1' " + mark("") + "\r\n- \"a\" # b\r\n"))
+	f.Add([]byte(`{"$imagepolicy": "0:0"}`))
 	f.Add([]byte("a: {b: &x 1 " + mark(":digest") + "\n}\n---\n" + mark("") + "\n- |\n x\n"))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		var edits []Edit

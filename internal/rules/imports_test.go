@@ -66,12 +66,12 @@ var listPackages = sync.OnceValues(func() ([]pkg, error) {
 })
 
 var (
-	// pure packages decide; they do no I/O, have no clock, and each may use the one library of its format.
+	// pure packages decide; they do no I/O, have no clock, and each may use the library of its format.
 	pure = map[string][]string{
 		"internal/release":    {"github.com/Masterminds/semver/v3"},
 		"internal/commits":    nil,
 		"internal/policy":     {"github.com/Masterminds/semver/v3", "go.yaml.in/yaml/v3"},
-		"internal/marker":     {"go.yaml.in/yaml/v3"},
+		"internal/marker":     {"go.yaml.in/yaml/v3", "go.yaml.in/yaml/v2"}, // v2 is the YAML 1.1 reader that Flux asks about quotes
 		"internal/accounts":   {"go.yaml.in/yaml/v3"},
 		"internal/cloudbuild": {"go.yaml.in/yaml/v3"},
 		"internal/secret":     nil,

@@ -1,0 +1,218 @@
+package policy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// group is the API group of Flux's image objects.
+const group = "image.toolkit.fluxcd.io"
+
+// versions of the API whose fields this package knows; they do not differ in those that it reads.
+var apiVersions = map[string]bool{group + "/v1": true, group + "/v1beta2": true, group + "/v1beta1": true}
+
+// Set is all that a config repo says about images.
+type Set struct {
+	Repositories []Repository
+	Policies     []Policy
+}
+
+// Image returns the image that a policy chooses tags of.
+func (s Set) Image(p Policy) (string, bool) {
+	for _, r := range s.Repositories {
+		if r.Namespace == p.RepositoryNamespace && r.Name == p.RepositoryName {
+			return r.Image, true
+		}
+	}
+	return "", false
+}
+
+// Find returns the policy with this id (namespace:name).
+func (s Set) Find(id string) (Policy, bool) {
+	for _, p := range s.Policies {
+		if p.ID() == id {
+			return p, true
+		}
+	}
+	return Policy{}, false
+}
+
+// object holds the fields of both kinds, in the names of Flux's API.
+type object struct {
+	APIVersion string `yaml:"apiVersion"`
+	Kind       string `yaml:"kind"`
+	Metadata   struct {
+		Name      string `yaml:"name"`
+		Namespace string `yaml:"namespace"`
+	} `yaml:"metadata"`
+	Items []object `yaml:"items"` // of a kind List
+	Spec  struct {
+		Suspend            bool   `yaml:"suspend"`
+		Image              string `yaml:"image"`
+		ImageRepositoryRef struct {
+			Name      string `yaml:"name"`
+			Namespace string `yaml:"namespace"`
+		} `yaml:"imageRepositoryRef"`
+		DigestReflectionPolicy string `yaml:"digestReflectionPolicy"`
+		FilterTags             *struct {
+			Pattern string `yaml:"pattern"`
+			Extract string `yaml:"extract"`
+		} `yaml:"filterTags"`
+		Policy struct {
+			SemVer *struct {
+				Range string `yaml:"range"`
+			} `yaml:"semver"`
+			Alphabetical *struct {
+				Order string `yaml:"order"`
+			} `yaml:"alphabetical"`
+			Numerical *struct {
+				Order string `yaml:"order"`
+			} `yaml:"numerical"`
+		} `yaml:"policy"`
+	} `yaml:"spec"`
+}
+
+// Parse reads the image objects of one YAML file; other documents are passed over. Errors name the object and the field. A file without
+// the name of the API group is not parsed at all, so that templates and other tools' files can lie beside.
+func Parse(file []byte) (Set, error) {
+	if !bytes.Contains(file, []byte(group)) {
+		return Set{}, nil
+	}
+	var set Set
+	for dec := yaml.NewDecoder(bytes.NewReader(file)); ; {
+		var doc yaml.Node
+		if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
+			return set, nil
+		} else if err != nil {
+			return Set{}, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+		}
+		var o object
+		if !mentions(&doc) {
+			continue
+		}
+		if err := doc.Decode(&o); err != nil {
+			return Set{}, fmt.Errorf("line %d: %s", doc.Line, strings.TrimPrefix(err.Error(), "yaml: "))
+		}
+		if err := set.add(o); err != nil {
+			return Set{}, err
+		}
+	}
+}
+
+// mentions reports whether a document is, or lists, an object of the group. Others need not fit the fields of ours.
+func mentions(n *yaml.Node) bool {
+	if n.Kind == yaml.ScalarNode {
+		return strings.HasPrefix(n.Value, group+"/")
+	}
+	for i, c := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 1 {
+			if k := n.Content[i-1].Value; k != "apiVersion" && k != "items" {
+				continue
+			}
+		}
+		if mentions(c) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Set) add(o object) error {
+	for _, item := range o.Items {
+		if err := s.add(item); err != nil {
+			return err
+		}
+	}
+	if !strings.HasPrefix(o.APIVersion, group+"/") || o.Kind != "ImageRepository" && o.Kind != "ImagePolicy" {
+		return nil
+	}
+	name := fmt.Sprintf("%s %s/%s", o.Kind, o.Metadata.Namespace, o.Metadata.Name)
+	switch {
+	case !apiVersions[o.APIVersion]:
+		return fmt.Errorf("%s: apiVersion %s is not known: want v1, v1beta2 or v1beta1", name, o.APIVersion)
+	case o.Metadata.Name == "" || o.Metadata.Namespace == "":
+		return fmt.Errorf("%s: metadata.name and metadata.namespace must both be set, since markers name both", name)
+	case o.Kind == "ImageRepository" && o.Spec.Image == "":
+		return fmt.Errorf("%s: spec.image is not set", name)
+	case o.Kind == "ImageRepository":
+		s.Repositories = append(s.Repositories, Repository{o.Metadata.Namespace, o.Metadata.Name, o.Spec.Image})
+		return nil
+	}
+	p, err := o.policy()
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if _, taken := s.Find(p.ID()); taken {
+		return fmt.Errorf("%s is defined twice", name)
+	}
+	s.Policies = append(s.Policies, p)
+	return nil
+}
+
+func (o object) policy() (Policy, error) {
+	p := Policy{
+		Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, Suspended: o.Spec.Suspend,
+		RepositoryNamespace: o.Spec.ImageRepositoryRef.Namespace, RepositoryName: o.Spec.ImageRepositoryRef.Name,
+	}
+	if p.RepositoryName == "" {
+		return p, errors.New("spec.imageRepositoryRef.name is not set")
+	}
+	if p.RepositoryNamespace == "" {
+		p.RepositoryNamespace = p.Namespace
+	}
+	switch o.Spec.DigestReflectionPolicy {
+	case "", "Never":
+	case "IfNotPresent", "Always":
+		p.ReflectsDigest = true
+	default:
+		return p, fmt.Errorf("spec.digestReflectionPolicy %q: want Never, IfNotPresent or Always", o.Spec.DigestReflectionPolicy)
+	}
+	var err error
+	if f := o.Spec.FilterTags; f != nil {
+		if p.filter, err = regexp.Compile(f.Pattern); err != nil {
+			return p, fmt.Errorf("spec.filterTags.pattern: %w", err)
+		}
+		p.extract = f.Extract
+	}
+	p.order, err = o.order()
+	return p, err
+}
+
+func (o object) order() (order, error) {
+	choice := o.Spec.Policy
+	given := 0
+	for _, set := range []bool{choice.SemVer != nil, choice.Alphabetical != nil, choice.Numerical != nil} {
+		if set {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+		return nil, errors.New("spec.policy: want exactly one of semver, alphabetical, numerical")
+	case choice.SemVer != nil:
+		return newVersions(choice.SemVer.Range)
+	case choice.Alphabetical != nil:
+		down, err := descending(choice.Alphabetical.Order)
+		return letters{down}, err
+	default:
+		down, err := descending(choice.Numerical.Order)
+		return numbers{down}, err
+	}
+}
+
+// descending reads an order; asc is the API's default, and its newest value is the last one.
+func descending(text string) (bool, error) {
+	switch strings.ToLower(text) {
+	case "", "asc":
+		return false, nil
+	case "desc":
+		return true, nil
+	}
+	return false, fmt.Errorf("order %q: want asc or desc", text)
+}
