@@ -132,14 +132,14 @@ func TestALostRaceIsDecidedAnew(t *testing.T) {
 		}
 		seen = append(seen, string(f)+string(g))
 		if len(seen) <= 3 { // another writer is quicker, and brings an older file back
-			w.commit("main", "f", fmt.Sprint(len(seen)), "g", []string{"old", "new"}[len(seen)%2])
+			w.commit("main", "f", fmt.Sprint(len(seen)), "g", []string{"new", "old"}[len(seen)%2])
 		}
 		return &Change{Files: map[string][]byte{"mine": append(f, '!')}, Message: "m", Author: ada}, nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"0new", "1new", "2old", "3new"}, seen); diff != "" {
+	if diff := cmp.Diff([]string{"0new", "1old", "2new", "3old"}, seen); diff != "" {
 		t.Error(diff)
 	}
 	if result.Attempts != 4 || w.content("main", "mine") != "3!" || w.content("main", "f") != "3" || w.commits("main") != "6" {
