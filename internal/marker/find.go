@@ -254,7 +254,8 @@ func (l lineOf) fill(m Marker, i, start, end int, why string) Marker {
 
 // unattached describes a line in which no single value ends in front of the comment.
 func (l lineOf) unattached() (Marker, bool) {
-	hash := strings.LastIndexByte(l.text[:strings.Index(l.text, token)], '#')
+	before, _, _ := strings.Cut(l.text, token)
+	hash := strings.LastIndexByte(before, '#')
 	if hash < 0 {
 		return Marker{}, false // the words, but no comment
 	}
@@ -263,7 +264,7 @@ func (l lineOf) unattached() (Marker, bool) {
 		m.Skip = "it is inside a block of text, or no value ends in front of it"
 		return m, true
 	}
-	before := strings.TrimRight(l.text[:hash], " \t")
+	before = strings.TrimRight(l.text[:hash], " \t")
 	switch {
 	case strings.HasSuffix(before, ":"):
 		m.Skip = "it stands behind a key without a value"

@@ -115,7 +115,12 @@ func (w *World) Close() error {
 	return errors.Join(errs...)
 }
 
+// say tells the reader what happens; builds that run side by side do not mix their lines.
 func (w *World) say(format string, args ...any) {
+	w.saying.Lock()
+	defer w.saying.Unlock()
+	fmt.Fprintf(w.options.Log, "  "+format+"\n", args...)
+}
 	fmt.Fprintf(w.options.Log, "  "+format+"\n", args...)
 }
 
@@ -148,7 +153,7 @@ func (w *World) pushed(p gitserver.Push) {
 }
 
 // startBuild runs a build in the background. The caller holds the lock.
-func (w *World) startBuild(t *cloudbuild.Trigger, e cloudbuild.Event) *BuildRecord {
+func (w *World) startBuild(t *cloudbuild.Trigger, e cloudbuild.Event) {
 	r := &BuildRecord{ID: fmt.Sprintf("rehearsal-%03d", len(w.builds)+1), Trigger: t, Event: e, Started: time.Now()}
 	w.builds = append(w.builds, r)
 	w.running++
@@ -160,7 +165,6 @@ func (w *World) startBuild(t *cloudbuild.Trigger, e cloudbuild.Event) *BuildReco
 		w.running--
 		w.changed.Broadcast()
 	}()
-	return r
 }
 
 // Settle waits until no build runs and no push is left that the triggers have not been told of, and returns the builds since the

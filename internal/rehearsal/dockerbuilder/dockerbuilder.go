@@ -110,7 +110,7 @@ func save(store, image, output string) error {
 
 // assemble follows the instructions of a Dockerfile over the build context.
 func assemble(dockerfile string, context fs.FS) (v1.Image, error) {
-	img := v1.Image(empty.Image)
+	img := empty.Image
 	config := v1.Config{}
 	started := false
 	for number, line := range strings.Split(dockerfile, "\n") {
