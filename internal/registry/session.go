@@ -61,7 +61,7 @@ func (c *Client) credentials(ctx context.Context, repo name.Repository) authn.Au
 	for _, keychain := range chain {
 		auth, err := authn.Resolve(ctx, keychain, repo)
 		switch {
-		case errors.Is(err, exec.ErrNotFound) || err != nil && strings.Contains(err.Error(), exec.ErrNotFound.Error()):
+		case err != nil && strings.Contains(err.Error(), exec.ErrNotFound.Error()): // the library passes on the text alone
 			c.notice(fmt.Sprintf("the Docker config names a credential helper for %s that is not installed here; it is skipped", repo.RegistryStr()))
 		case err != nil:
 			c.notice(fmt.Sprintf("the Docker config cannot be used for %s and is skipped", repo.RegistryStr()))

@@ -238,3 +238,22 @@ func TestAMissingCredentialHelperIsSkippedWithANotice(t *testing.T) {
 		})
 	}
 }
+
+func TestOnlyBlobsMayBeKeptOnAnotherHost(t *testing.T) {
+	to := func(address string) *http.Request {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	for from, allowed := range map[string]bool{
+		"https://registry.test/v2/demo/blobs/sha256:00":     true,
+		"https://registry.test/v2/demo/manifests/v1.0.0":    false,
+		"https://registry.test/v2/demo/tags/list?x=/blobs/": false,
+	} {
+		if err := checkRedirect(to("https://storage.test/x"), []*http.Request{to(from)}); (err == nil) != allowed {
+			t.Errorf("%s: %v", from, err)
+		}
+	}
+}

@@ -310,6 +310,11 @@ func TestEveryKindOfFileIsPushedWhole(t *testing.T) {
 			if diff := cmp.Diff(c.platforms, s.Platforms); diff != "" {
 				t.Errorf("platforms: %s", diff)
 			}
+			for i, b := range s.blobs {
+				if slices.ContainsFunc(s.blobs[:i], func(o blob) bool { return o.digest == b.digest }) {
+					t.Errorf("%s would be sent twice", b.digest)
+				}
+			}
 			f := between(t, func(w http.ResponseWriter, _ *http.Request, pass func(http.ResponseWriter)) { pass(w) })
 			for range 2 { // the second time there is nothing to send
 				if err := client().Upload(t.Context(), f.host+"/"+repository, s); err != nil {
@@ -450,7 +455,7 @@ func TestWhatIsNotWhatItsNameSaysIsRefused(t *testing.T) {
 		"an empty directory":                     {t.TempDir(), "neither an OCI layout"},
 		"a device":                               {os.DevNull, "neither a directory nor a regular file"},
 		"a saved layer with one bit flipped":     {flipped(old, "one/layer.tar").tar(t, links...), "the content is sha256:"},
-		"a saved config with one bit flipped":    {flipped(old, config).tar(t, links...), "the content is sha256:"},
+		"a saved config with a blank more":       {old.with(config, append(bytes.Clone(old[config]), ' ')).tar(t, links...), "reading " + config + ": the content is sha256:"},
 		"a saved layer that is missing":          {old.with("two/layer.tar", nil).tar(t, links...), "no other layer has its content"},
 		"a saved layer that is a link elsewhere": {old.with("two/layer.tar", nil).tar(t, append(links, tar.Header{Typeflag: tar.TypeSymlink, Name: "two/layer.tar", Linkname: "/etc/passwd"})...), "no other layer has its content"},
 		"a saved file with two images":           {old.with("manifest.json", []byte(`[{},{}]`)).tar(t, links...), "lists 2 images: want exactly one"},
