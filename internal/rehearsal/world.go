@@ -121,8 +121,6 @@ func (w *World) say(format string, args ...any) {
 	defer w.saying.Unlock()
 	fmt.Fprintf(w.options.Log, "  "+format+"\n", args...)
 }
-	fmt.Fprintf(w.options.Log, "  "+format+"\n", args...)
-}
 
 // pushed plays Cloud Build's side of a push: every trigger that matches starts a build.
 func (w *World) pushed(p gitserver.Push) {
