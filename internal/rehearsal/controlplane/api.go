@@ -56,7 +56,7 @@ func (c *Cluster) do(ctx context.Context, method, path string, body []byte, v an
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode < 200 || response.StatusCode > 299 {
 		text, _ := io.ReadAll(io.LimitReader(response.Body, 4<<10)) // what arrived is better than nothing
 		var status struct{ Message string }

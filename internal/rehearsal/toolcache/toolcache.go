@@ -107,7 +107,7 @@ func (t tool) cached(ctx context.Context, name, source, cache string, log io.Wri
 	if err != nil {
 		return "", fmt.Errorf("building %s: %w", name, err)
 	}
-	defer os.RemoveAll(building)
+	defer func() { _ = os.RemoveAll(building) }()
 	if err := os.Chmod(building, 0o755); err != nil {
 		return "", fmt.Errorf("building %s: %w", name, err)
 	}
@@ -291,7 +291,7 @@ func lock(ctx context.Context, path string, waiting func()) (unlock func(), err 
 			return func() { file.Close() }, nil
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			file.Close()
+			_ = file.Close()
 			return nil, fmt.Errorf("locking %s: %w", path, err)
 		}
 		if waiting != nil {
@@ -301,7 +301,7 @@ func lock(ctx context.Context, path string, waiting func()) (unlock func(), err 
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			file.Close()
+			_ = file.Close()
 			return nil, context.Cause(ctx)
 		}
 	}
