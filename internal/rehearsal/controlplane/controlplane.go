@@ -302,7 +302,7 @@ func freePorts(count int) ([]int, error) {
 		if err != nil {
 			continue
 		}
-		defer listener.Close() // all at the end: a port must not be found twice
+		defer func() { _ = listener.Close() }() // all at the end: a port must not be found twice
 		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
 		if len(ports) == count {
 			return ports, nil

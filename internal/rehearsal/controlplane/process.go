@@ -32,7 +32,7 @@ func (c *Cluster) launch(name string, args ...string) error {
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", name, err)
 	}
-	defer log.Close() // the program has its own
+	defer func() { _ = log.Close() }() // the program has its own
 	p.cmd.Dir = c.dir
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	// Nothing of this process's environment: ETCD_ variables, for one, are settings of etcd.
