@@ -17,7 +17,7 @@ help: ## List the targets
 
 .PHONY: rehearse
 rehearse: prepare binaries ## Play a release from commit to running pods on this machine (CLUSTER=off: stop before the deployment)
-	@go run ./cmd/rehearse play --cluster=$(CLUSTER)
+	@bin/rehearse play --cluster=$(CLUSTER)
 
 .PHONY: test
 test: prepare binaries ## Run all tests: unit, step programs, templates, images, and the whole rehearsal
@@ -38,18 +38,19 @@ vuln: ## Look for known vulnerabilities (needs the vulnerability database)
 	@$(TOOL) govulncheck ./...
 
 .PHONY: binaries
-binaries: ## Build the static programs of all steps into bin/
+binaries: ## Build the static programs of all steps, and rehearse, into bin/
 	@mkdir -p bin
 	@for s in $(STEPS); do echo "building bin/$$s" >&2; \
 	  CGO_ENABLED=0 go build $(GOFLAGS_STATIC) -ldflags '$(LDFLAGS)' -o bin/$$s ./steps/$$s; done
+	@go build $(GOFLAGS_STATIC) -o bin/rehearse ./cmd/rehearse
 
 .PHONY: images
 images: binaries ## Build the image of every step with a Docker engine (one is started when none runs)
 	@images/build.sh $(VERSION) $(STEPS)
 
 .PHONY: cluster
-cluster: prepare ## Start a Kubernetes control plane on loopback and print its KUBECONFIG; Ctrl-C ends it
-	@go run ./cmd/rehearse cluster
+cluster: prepare binaries ## Start a Kubernetes control plane on loopback and print its KUBECONFIG; Ctrl-C ends it
+	@bin/rehearse cluster
 
 .PHONY: bench
 bench: ## Run the benchmarks and compare them with benchstat
