@@ -92,6 +92,16 @@ func collect(nodes []node, n node) ([]node, error) {
 	if n.Kind == yaml.MappingNode {
 		if r := resourceOf(n.Node); r != nil {
 			n.resource = r
+			// Whose the object is must be beyond doubt before anything in it is changed, not only in the labels themselves.
+			meta := member(n.Node, "metadata")
+			for _, m := range []*yaml.Node{meta, member(meta, "labels"), member(meta, "annotations")} {
+				if m == nil || n.refuse != "" {
+					continue
+				}
+				if twice := duplicate(m); twice != "" {
+					n.refuse = fmt.Sprintf("the key %q stands twice in the object's metadata, and which of them counts depends on the reader", twice)
+				}
+			}
 		}
 		if twice := duplicate(n.Node); twice != "" && n.refuse == "" {
 			n.refuse = fmt.Sprintf("the key %q stands twice in one mapping, and which of them counts depends on the reader", twice)

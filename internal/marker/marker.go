@@ -14,6 +14,7 @@
 package marker
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -61,7 +62,7 @@ const key = "$imagepolicy"
 const token = `"` + key + `"`
 
 // Has reports whether the file may hold markers. It is much cheaper than [Find].
-func Has(file []byte) bool { return strings.Contains(string(file), token) }
+func Has(file []byte) bool { return bytes.Contains(file, []byte(token)) }
 
 // namePattern is what Kubernetes accepts as the name of a namespace or an object (RFC 1123 subdomain).
 var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)

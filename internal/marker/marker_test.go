@@ -119,6 +119,8 @@ func TestWhatIsNotEditedIsReportedWithTheReason(t *testing.T) {
 		{"text over several lines", "tag: v1\n  beta " + mark(":tag") + "\n", "no value ends in front"},
 		{"a key that stands twice", "tag: v0\ntag: v1 " + mark(":tag") + "\n", "stands twice"},
 		{"a key that stands twice above it", "a: 1\na:\n  tag: v1 " + mark(":tag") + "\n", "stands twice"},
+		{"a label that stands twice", "apiVersion: v1\nkind: X\nmetadata:\n  labels: {account: a, account: b}\ntag: v1 " + mark(":tag") + "\n", "metadata"},
+		{"labels that stand twice", "apiVersion: v1\nkind: X\nmetadata:\n  labels: {account: a}\n  labels: {account: b}\ntag: v1 " + mark(":tag") + "\n", "metadata"},
 		{"a SOPS file", "tag: v1 " + mark(":tag") + "\nsops:\n  mac: x\n", "SOPS"},
 		{"a broken file", "tag: v1 " + mark(":tag") + "\n{{ if }}\na: [\n", "cannot be parsed"},
 		{"a broken second document", "tag: v1 " + mark(":tag") + "\n---\na: [\n", "cannot be parsed"},

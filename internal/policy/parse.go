@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -41,6 +42,42 @@ func (s Set) Find(id string) (Policy, bool) {
 		}
 	}
 	return Policy{}, false
+}
+
+// Merge adds the objects of another file. Two clusters of one repo may each define a policy or a repository of the same name; that is
+// accepted where both say the same, and an error where they do not: a marker names only one of them.
+func (s *Set) Merge(o Set) error {
+	for _, r := range o.Repositories {
+		i := slices.IndexFunc(s.Repositories, func(x Repository) bool { return x.Namespace == r.Namespace && x.Name == r.Name })
+		switch {
+		case i < 0:
+			s.Repositories = append(s.Repositories, r)
+		case s.Repositories[i] != r:
+			return fmt.Errorf("ImageRepository %s/%s is defined twice, differently", r.Namespace, r.Name)
+		}
+	}
+	for _, p := range o.Policies {
+		switch before, taken := s.Find(p.ID()); {
+		case !taken:
+			s.Policies = append(s.Policies, p)
+		case before.definition() != p.definition():
+			return fmt.Errorf("ImagePolicy %s/%s is defined twice, differently", p.Namespace, p.Name)
+		}
+	}
+	return nil
+}
+
+// definition is all that a policy says, as text.
+func (p Policy) definition() string {
+	filter := ""
+	if p.filter != nil {
+		filter = p.filter.String()
+	}
+	order := fmt.Sprintf("%T %v", p.order, p.order)
+	if v, ok := p.order.(versions); ok {
+		order = v.text
+	}
+	return fmt.Sprintf("%q %q %v %v %q %q %s", p.RepositoryNamespace, p.RepositoryName, p.Suspended, p.ReflectsDigest, filter, p.extract, order)
 }
 
 // object holds the fields of both kinds, in the names of Flux's API.
@@ -141,7 +178,11 @@ func (s *Set) add(o object) error {
 	case o.Kind == "ImageRepository" && o.Spec.Image == "":
 		return fmt.Errorf("%s: spec.image is not set", name)
 	case o.Kind == "ImageRepository":
-		s.Repositories = append(s.Repositories, Repository{o.Metadata.Namespace, o.Metadata.Name, o.Spec.Image})
+		r := Repository{o.Metadata.Namespace, o.Metadata.Name, o.Spec.Image}
+		if slices.ContainsFunc(s.Repositories, func(x Repository) bool { return x.Namespace == r.Namespace && x.Name == r.Name }) {
+			return fmt.Errorf("%s is defined twice", name)
+		}
+		s.Repositories = append(s.Repositories, r)
 		return nil
 	}
 	p, err := o.policy()

@@ -202,3 +202,35 @@ func FuzzPolicy(f *testing.F) {
 		}
 	})
 }
+
+func TestTwoFilesMayDefineOneObjectOnlyAlike(t *testing.T) {
+	parse := func(text string) Set {
+		t.Helper()
+		s, err := Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	object := func(kind, name, spec string) string {
+		return "apiVersion: image.toolkit.fluxcd.io/v1\nkind: " + kind + "\nmetadata: {name: " + name + ", namespace: flux-system}\nspec: " + spec + "\n"
+	}
+	const one = "{imageRepositoryRef: {name: r}, policy: {semver: {range: '>=1.0.0'}}}"
+	first := object("ImagePolicy", "p", one) + "---\n" + object("ImageRepository", "r", "{image: host/r}")
+	for name, tt := range map[string]struct{ second, want string }{
+		"alike":              {first, ""},
+		"others":             {object("ImagePolicy", "q", one) + "---\n" + object("ImageRepository", "s", "{image: host/s}"), ""},
+		"another range":      {object("ImagePolicy", "p", strings.Replace(one, "1.0.0", "2.0.0", 1)), "ImagePolicy flux-system/p is defined twice, differently"},
+		"another order":      {object("ImagePolicy", "p", "{imageRepositoryRef: {name: r}, policy: {numerical: {order: desc}}}"), "differently"},
+		"another filter":     {object("ImagePolicy", "p", strings.Replace(one, "policy", "filterTags: {pattern: x}, policy", 1)), "differently"},
+		"suspended":          {object("ImagePolicy", "p", strings.Replace(one, "policy", "suspend: true, policy", 1)), "differently"},
+		"another image":      {object("ImageRepository", "r", "{image: host/other}"), "ImageRepository flux-system/r is defined twice, differently"},
+		"another repository": {object("ImagePolicy", "p", strings.Replace(one, "name: r", "name: s", 1)), "differently"},
+	} {
+		set := parse(first)
+		err := set.Merge(parse(tt.second))
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+	}
+}
