@@ -6,13 +6,16 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -328,9 +331,28 @@ func TestHistoryIsFetchedWhereTheCheckoutDoesNotHoldIt(t *testing.T) {
 }
 
 func TestACommitThatIsNoTipIsFetchedFromServersOfBothKinds(t *testing.T) {
-	s, url, origin, _ := served(t, gitserver.Options{})
+	var mu sync.Mutex
+	var wanted []string // ids that the last request asked for
+	s, url, origin, _ := served(t, gitserver.Options{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				panic(http.ErrAbortHandler)
+			}
+			mu.Lock()
+			wanted = nil
+			for _, m := range regexp.MustCompile(`want ([0-9a-f]{40})`).FindAllSubmatch(body, -1) {
+				wanted = append(wanted, string(m[1]))
+			}
+			mu.Unlock()
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			next.ServeHTTP(w, r)
+		})
+	}})
 	older := runGit(t, origin, "rev-parse", "main~1")
-	for _, byID := range []string{"true", "false"} {
+	tips := strings.Fields(runGit(t, s.Dir("team/app"), "for-each-ref", "--format=%(objectname)"))
+	slices.Sort(tips)
+	for byID, want := range map[string][]string{"true": {older}, "false": slices.Compact(tips)} {
 		runGit(t, s.Dir("team/app"), "config", "uploadpack.allowAnySHA1InWant", byID)
 		h, err := ReadHistory(t.Context(), HistoryOptions{Commit: older, Remote: Remote{URL: url}})
 		if err != nil {
@@ -338,6 +360,10 @@ func TestACommitThatIsNoTipIsFetchedFromServersOfBothKinds(t *testing.T) {
 		}
 		if n := len(h.Graph.Range(h.Head)); h.Head.String() != older || n != 4 {
 			t.Errorf("allowAnySHA1InWant=%s: head %s with %d commits", byID, h.Head, n)
+		}
+		slices.Sort(wanted)
+		if diff := cmp.Diff(want, wanted); diff != "" {
+			t.Errorf("allowAnySHA1InWant=%s: asked for %s", byID, diff)
 		}
 	}
 }
