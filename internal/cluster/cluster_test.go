@@ -82,8 +82,8 @@ func counted(t *testing.T, kubeconfig string) (path string, requests *atomic.Int
 	proxy.FlushInterval = -1 // watches
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		requests.Add(1)
-		if testing.Verbose() {
-			t.Logf("%s %s", r.Method, r.URL)
+		if strings.HasPrefix(r.URL.Path, "/openapi") {
+			t.Errorf("the OpenAPI documents are downloaded: %s", r.URL)
 		}
 		proxy.ServeHTTP(w, r)
 	}))
@@ -266,6 +266,9 @@ func TestAnUpgradeTakesFewRequests(t *testing.T) {
 	p.cluster = c
 	for i := range 4 {
 		r := p.release(map[string]any{"image": fmt.Sprintf("registry/app:v%d", i)}, nil)
+		if i == 3 { // a hook is one more object
+			r = p.release(nil, map[string]string{"templates/service.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: hook, annotations: {helm.sh/hook: pre-upgrade}}\n"})
+		}
 		before := requests.Load()
 		if _, err := c.Deploy(t.Context(), r, func(string) {}); err != nil {
 			t.Fatal(err)
@@ -328,7 +331,7 @@ func TestAnOldPodsTroubleIsNotTheNewRevisions(t *testing.T) {
 		t.Fatal("an image that is not there became ready")
 	}
 	p.mustDeploy(map[string]any{"image": "registry/app:v2"}, nil) // the broken pod of revision 1 is still there when this begins
-	p.wantStatuses("1 superseded", "2 deployed") // Helm's word for what an upgrade replaced, failed or not
+	p.wantStatuses("1 superseded", "2 deployed")                  // Helm's word for what an upgrade replaced, failed or not
 }
 
 func TestAFirstRevisionHasNothingToReturnTo(t *testing.T) {
@@ -524,7 +527,7 @@ func TestTheEndOfTheContextEndsTheWaitingAndRecordsTheFailure(t *testing.T) {
 	r := p.release(map[string]any{"image": "registry/app:v2", "annotations": map[string]any{"fake.kubelet/never-ready": "x"}}, nil)
 	began := time.Now()
 	revision, err := p.cluster.Deploy(ctx, r, func(string) {})
-	if err == nil || !strings.Contains(err.Error(), "gave up after TIMEOUT: Deployment app: ") || revision != 2 || time.Since(began) > 15*time.Second {
+	if err == nil || !strings.Contains(err.Error(), "gave up after TIMEOUT: pod "+p.namespace+"/app-") || revision != 2 || time.Since(began) > 15*time.Second {
 		t.Errorf("revision %d after %s: %v", revision, time.Since(began), err)
 	}
 	p.wantStatuses("1 deployed", "2 failed")
@@ -538,7 +541,7 @@ func TestAReleaseThatIsNotReadyInTimeSaysWhatItLacks(t *testing.T) {
 	r := p.release(map[string]any{"annotations": map[string]any{"fake.kubelet/never-ready": "x"}}, nil)
 	r.Timeout = 3 * time.Second
 	_, err := p.cluster.Deploy(t.Context(), r, func(string) {})
-	if err == nil || !strings.Contains(err.Error(), "not ready within 3s: Deployment app: ") {
+	if err == nil || !strings.Contains(err.Error(), "not ready within 3s: pod "+p.namespace+"/app-") {
 		t.Error(err)
 	}
 }
@@ -653,5 +656,35 @@ func TestAStatusIsWrittenIntoTheWholeRecord(t *testing.T) {
 	}
 	if len(secret.Data["release"]) < 500 {
 		t.Errorf("the record shrank to %d bytes", len(secret.Data["release"]))
+	}
+}
+
+func TestManyReleasesShareOneConnection(t *testing.T) {
+	p := newPlace(t)
+	if err := p.cluster.createNamespace(t.Context(), p.namespace); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, 8)
+	for i := range 16 {
+		r := p.release(map[string]any{"image": fmt.Sprintf("registry/app:v%d", i)}, nil)
+		r.Name = fmt.Sprintf("app-%d", i)
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			if _, err := p.cluster.Deploy(t.Context(), r, func(string) {}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	list, err := p.core.AppsV1().Deployments(p.namespace).List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(list.Items) != 16 {
+		t.Fatalf("%d deployments, %v", len(list.Items), err)
+	}
+	for _, d := range list.Items {
+		if want := "registry/app:v" + strings.TrimPrefix(d.Name, "app-"); d.Spec.Template.Spec.Containers[0].Image != want {
+			t.Errorf("%s runs %s", d.Name, d.Spec.Template.Spec.Containers[0].Image)
+		}
 	}
 }

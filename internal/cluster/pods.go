@@ -16,7 +16,7 @@ var hopeless = []string{
 }
 
 // trouble says what keeps a pod from becoming ready, naming pod, container, reason and message, and whether it is final. It is "" for a
-// pod that is merely on its way. A pod that no node takes is in trouble at once and finally so after patience: an autoscaler may be
+// pod that is merely on its way or ready. A pod that no node takes is in trouble at once and finally so after patience: an autoscaler may be
 // adding a node.
 func trouble(p *corev1.Pod, now time.Time, patience time.Duration) (text string, final bool) {
 	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
@@ -32,6 +32,11 @@ func trouble(p *corev1.Pod, now time.Time, patience time.Duration) (text string,
 			text += fmt.Sprintf(" (it exited with code %d, %s)", t.ExitCode, t.Reason)
 		}
 		return text, true
+	}
+	for _, s := range p.Status.ContainerStatuses {
+		if s.State.Running != nil && !s.Ready { // its readiness probe may still succeed
+			return fmt.Sprintf("pod %s/%s, container %s: running and not ready", p.Namespace, p.Name, s.Name), false
+		}
 	}
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {

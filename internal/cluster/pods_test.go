@@ -22,7 +22,12 @@ func TestAPodsTroubleNamesPodContainerReasonAndMessage(t *testing.T) {
 		final  bool
 	}{
 		{name: "on its way", status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "app", State: waiting("ContainerCreating", "")}}}},
-		{name: "running", status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}}},
+		{name: "ready", status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "app", Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}}},
+		{
+			name:   "a readiness probe that does not succeed",
+			status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}},
+			want:   "pod n/p, container app: running and not ready",
+		},
 		{
 			name:   "an image that is not there",
 			status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "side"}, {Name: "app", State: waiting("ImagePullBackOff", "Back-off pulling image x")}}},

@@ -194,11 +194,10 @@ func (w *waiter) follow(ctx context.Context, info *resource.Info, applied *unstr
 		defer p.Stop()
 		pods = p.ResultChan()
 	}
-	latest := applied
-	waiting := map[string]*corev1.Pod{} // pods in trouble that is not final yet
+	v := &view{owner: applied, waiting: map[string]*corev1.Pod{}, newest: map[string]bool{}}
 	for {
 		var again <-chan time.Time
-		if len(waiting) > 0 {
+		if len(v.waiting) > 0 {
 			again = time.After(retryPause)
 		}
 		select {
@@ -214,14 +213,14 @@ func (w *waiter) follow(ctx context.Context, info *resource.Info, applied *unstr
 			case o.GetGeneration() < applied.GetGeneration(): // a state from before the apply
 				continue
 			}
-			latest = o
+			v.owner = o
 			switch s, message := j(o); s {
 			case status.CurrentStatus:
 				return true, nil
 			case status.FailedStatus:
 				return false, fmt.Errorf("%s: %s", describe(info), message)
 			default:
-				if len(waiting) == 0 {
+				if len(v.waiting) == 0 {
 					tell(fmt.Sprintf("%s: %s", describe(info), message))
 				}
 			}
@@ -233,16 +232,16 @@ func (w *waiter) follow(ctx context.Context, info *resource.Info, applied *unstr
 			if !isPod {
 				return false, nil
 			}
-			delete(waiting, p.Name)
+			delete(v.waiting, p.Name)
 			if e.Type == watch.Deleted || p.DeletionTimestamp != nil {
 				continue
 			}
-			if err := w.look(ctx, latest, p, waiting, tell); err != nil {
+			if err := w.look(ctx, v, p, tell); err != nil {
 				return false, err
 			}
 		case <-again:
-			for _, p := range waiting {
-				if err := w.look(ctx, latest, p, waiting, tell); err != nil {
+			for _, p := range v.waiting {
+				if err := w.look(ctx, v, p, tell); err != nil {
 					return false, err
 				}
 			}
@@ -250,19 +249,26 @@ func (w *waiter) follow(ctx context.Context, info *resource.Info, applied *unstr
 	}
 }
 
+// view is what is known of one object that is waited for.
+type view struct {
+	owner   *unstructured.Unstructured // its latest state
+	waiting map[string]*corev1.Pod     // pods in trouble that is not final yet
+	newest  map[string]bool            // whether a ReplicaSet is the owner's newest one
+}
+
 // look judges one pod, and gives an error when it is of the revision that is waited for and will not become ready.
-func (w *waiter) look(ctx context.Context, owner *unstructured.Unstructured, p *corev1.Pod, waiting map[string]*corev1.Pod, tell func(string)) error {
+func (w *waiter) look(ctx context.Context, v *view, p *corev1.Pod, tell func(string)) error {
 	text, final := trouble(p, time.Now(), w.patience)
 	if text == "" {
 		return nil
 	}
-	if ours, err := w.isOfNewestRevision(ctx, owner, p); err != nil || !ours {
+	if ours, err := w.isOfNewestRevision(ctx, v, p); err != nil || !ours {
 		return nil // an old pod may be as broken as it likes: it is being replaced, perhaps for that very reason
 	}
 	if final {
 		return errors.New(text)
 	}
-	waiting[p.Name] = p
+	v.waiting[p.Name] = p
 	tell(text)
 	return nil
 }
@@ -276,27 +282,31 @@ func (w *waiter) refused(doing string, err error) error {
 }
 
 // isOfNewestRevision reports whether the pod comes from the workload's present template. Each controller has its own way to tell.
-func (w *waiter) isOfNewestRevision(ctx context.Context, owner *unstructured.Unstructured, p *corev1.Pod) (bool, error) {
-	switch owner.GetKind() {
+func (w *waiter) isOfNewestRevision(ctx context.Context, v *view, p *corev1.Pod) (bool, error) {
+	switch v.owner.GetKind() {
 	case "Deployment":
 		ref := metav1.GetControllerOf(p)
 		if ref == nil || ref.Kind != "ReplicaSet" {
 			return false, nil
+		}
+		if is, known := v.newest[ref.Name]; known {
+			return is, nil
 		}
 		rs, err := w.cluster.core.AppsV1().ReplicaSets(p.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 		if err != nil {
 			return false, err
 		}
 		var d appsv1.Deployment
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(owner.Object, &d); err != nil {
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(v.owner.Object, &d); err != nil {
 			return false, err
 		}
-		return sameTemplate(rs.Spec.Template, d.Spec.Template), nil
+		v.newest[ref.Name] = sameTemplate(rs.Spec.Template, d.Spec.Template)
+		return v.newest[ref.Name], nil
 	case "StatefulSet":
-		newest, _, _ := unstructured.NestedString(owner.Object, "status", "updateRevision")
+		newest, _, _ := unstructured.NestedString(v.owner.Object, "status", "updateRevision")
 		return newest == "" || p.Labels[appsv1.ControllerRevisionHashLabelKey] == newest, nil
 	case "DaemonSet":
-		newest := owner.GetAnnotations()[appsv1.DeprecatedTemplateGeneration]
+		newest := v.owner.GetAnnotations()[appsv1.DeprecatedTemplateGeneration]
 		return newest == "" || p.Labels["pod-template-generation"] == newest, nil
 	}
 	return true, nil // a Job, a ReplicaSet: all pods are of one template

@@ -50,8 +50,8 @@ func (r *rollout) run(ctx context.Context, tasks []*task) []Release {
 			if t.state != "" {
 				continue
 			}
+			slots <- struct{}{} // in the order of the plan
 			wg.Go(func() {
-				slots <- struct{}{}
 				defer func() { <-slots }()
 				report[i] = r.release(ctx, deploying, t)
 			})
