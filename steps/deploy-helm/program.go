@@ -81,6 +81,7 @@ type Release struct {
 	State     string  `json:"state"`
 	Seconds   float64 `json:"seconds"`
 	Reason    string  `json:"reason"`
+	lost      bool    // it failed because other writers were faster, again and again
 }
 
 // Result is the count of the states.
@@ -162,6 +163,7 @@ func finish(b *step.Build, repo *source, report []Release) (Out, error) {
 	out := Out{Commit: repo.commit, Releases: report}
 	var table strings.Builder
 	var failures []string
+	lost := 0
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ACCOUNT\tRELEASE\tFROM\tTO\tREVISION\tSTATE\tSECONDS\tREASON")
 	for _, l := range report {
@@ -175,11 +177,17 @@ func finish(b *step.Build, repo *source, report []Release) (Out, error) {
 			out.Skipped++
 		default:
 			out.Failed++
+			if l.lost {
+				lost++
+			}
 			failures = append(failures, fmt.Sprintf("%s/%s: %s", l.Namespace, l.Name, l.Reason))
 		}
 	}
 	_ = w.Flush()
 	b.Text(table.String())
+	if lost > 0 && lost == out.Failed {
+		return out, step.Lost("run this build again when the others are done", "%s: %s", out.Result(), strings.Join(failures, "; "))
+	}
 	if out.Failed > 0 {
 		return out, step.WithFix(fmt.Errorf("%s: %s", out.Result(), strings.Join(failures, "; ")),
 			"correct what is named here and push, or run this build again: what is deployed is left alone")

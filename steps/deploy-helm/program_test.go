@@ -64,6 +64,7 @@ func TestScripts(t *testing.T) {
 					return fmt.Errorf("%w: %s", err, out)
 				}
 			}
+			e.Setenv("EXAMPLE", example)
 			e.Setenv("CLUSTER", cluster.DeployerKubeconfig)
 			e.Setenv("VIEWER", cluster.ViewerKubeconfig)
 			e.Setenv("KUBECONFIG", cluster.DeployerKubeconfig)

@@ -104,7 +104,7 @@ func (r *rollout) release(ctx, deploying context.Context, t *task) Release {
 		line.Seconds = float64(time.Since(began).Round(10*time.Millisecond)) / float64(time.Second)
 		if line.State != moved || n == attempts {
 			if line.State == moved {
-				line.State = failed
+				line.State, line.lost = failed, true
 			}
 			r.say(log, line)
 			return line
