@@ -17,36 +17,48 @@ import (
 const help = `rehearse runs a Cloud Build build file on this machine, every step as a process.
 
 usage: rehearse [flags] CONFIG.yaml
-       rehearse play       the whole workflow of this suite, on real servers (rehearse play -help)
-       rehearse cluster    a Kubernetes control plane on loopback, until Ctrl-C
 
-Run it where the build's source is. Without --trigger the build runs as gcloud builds submit would run it: on a copy of the current folder without
-.git, with the substitutions of the file and of --substitutions, all of which must match. With --trigger it runs as a trigger would: on a checkout of
-the current commit, with the built-in substitutions of that event.
+Run it where the build's source is. Without --trigger the build runs as gcloud builds submit
+would run it: on a copy of the current folder without .git, with the substitutions of the file
+and of --substitutions, all of which must match. With --trigger it runs as a trigger would: on a
+checkout of the current commit, with the built-in substitutions of that event.
 
 what to do (default: run the build)
-  --list               list the steps, what each waits for, and the substitutions that must be given
-  --graph              show which steps run at the same time
+  --list               list the steps, what each waits for, and what substitutions must be given
+  --graph              show which steps can run at the same time
   --dry-run            show the program, folder and environment of each step, and run nothing
-  --check              check the file, and the environment of each step against what its program declares with -describe
+  --check              check the file, and the environment of each step against what its program
+                       declares with -describe
 
 the build
-  --substitutions K=V,…   user substitutions (_KEY), or built-in ones; may stand several times; ^:^K=V:… takes another separator, as with gcloud
-  --trigger EVENT         main: a push to the current branch; release: the tag on the current commit; pr: a pull request of the current branch
-  --shallow               with --trigger: a checkout of depth 1, without branches and tags, as the service makes it (default: the whole history)
-  --secret-file FILE      values for secretEnv, a line KEY=VALUE each; they are masked in all output
-  --step ID               only this step (its id, or its number in --list); --from ID, --until ID: only from or up to this one, in file order
+  --substitutions K=V,…
+                       user substitutions (_KEY) or built-in ones; may stand several times;
+                       ^:^K=V:K=V takes another separator, as with gcloud
+  --trigger EVENT      main: a push to the current branch; release: the tag on the current commit;
+                       pr: a pull request of the current branch
+  --shallow            with --trigger: check out the commit alone, without history, branches and
+                       tags, as the service does
+  --secret-file FILE   values for secretEnv, a line KEY=VALUE each; masked in all output
+  --step ID            only this step, by its id or its number in --list; it finds no results of
+                       earlier steps
+  --from ID, --until ID
+                       only from this step on, or up to this one, in the order of the file
 
 the machine
-  --bin DIR               programs that stand for the images of the same name (default: the folder of rehearse itself)
-  --image NAME=PROGRAM    another program for an image, given by its whole name or its last element: golang=go; may stand several times
-  --runtime process       how steps run; docker is not in this version
-  --json                  results as JSON on stdout, the build's log on stderr
+  --bin DIR            programs that stand for the images of the same name
+                       (default: the folder of rehearse itself)
+  --image NAME=PROGRAM another program for an image, which is given by its whole name or its last
+                       element (golang=go); may stand several times
+  --runtime process    how steps run; docker is not in this version
+  --json               results as JSON on stdout; the build's log goes to stderr
 
-Exit codes: 0 the build succeeded, or the file is right; 1 the build failed; 2 the file or the command line is wrong.
+A step sees nothing of your environment but PATH. /workspace is a fresh folder, removed afterwards
+unless the build fails: values that begin with /workspace/ in args, entrypoint and env are
+rewritten to it, and HANDOVER_DIR is set to .release in it. Steps are not isolated from your
+machine.
 
-A step sees nothing of your environment but PATH. /workspace is a fresh folder, removed afterwards unless the build fails: values that begin with
-/workspace/ in args, entrypoint and env are rewritten to it, and HANDOVER_DIR is set to .release in it. Steps are not isolated from your machine.
+Exit codes: 0 the build succeeded, or the file is right; 1 the build failed; 2 the file or the
+command line is wrong.
 
 examples:
   rehearse --check .cloudbuild/main.yaml

@@ -1,7 +1,7 @@
 // Command rehearse runs a Cloud Build build file on this machine, and checks one before the service sees it.
 //
-// It exists because Google's local builder is archived and rejects a third of today's files. People use it while they write a build file; the
-// rehearsal of the whole workflow uses the same packages (internal/cloudbuild, internal/rehearsal/runner).
+// It exists because Google's local builder is archived and rejects a third of today's files. People use it while they write a build
+// file; the rehearsal of the whole workflow uses the same packages (internal/cloudbuild, internal/rehearsal/runner).
 package main
 
 import (

@@ -223,7 +223,7 @@ func (o output) checked(b *cloudbuild.Build, faults cloudbuild.Faults, unknown [
 		o.note("not checked against its program: %s", u)
 	}
 	if len(faults) == 0 {
-		_, err := fmt.Fprintf(o.stdout, "%s: no faults in %d steps\n", o.config, len(b.Steps))
+		_, err := fmt.Fprintf(o.stdout, "%s: no faults (steps: %d)\n", o.config, len(b.Steps))
 		return err
 	}
 	return nil

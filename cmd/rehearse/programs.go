@@ -60,8 +60,8 @@ func binFolder(flag string) (string, error) {
 	return filepath.Dir(self), nil
 }
 
-// contracts asks the program of every step what it reads. Programs named by --image are not asked: they are somebody else's. unknown are the images
-// for which there is no program.
+// contracts asks the program of every step what it reads. Programs named by --image are not asked: they are somebody else's. unknown
+// are the images for which there is no program.
 func contracts(ctx context.Context, s settings, b *cloudbuild.Build) (all map[string]cloudbuild.StepContract, unknown []string, err error) {
 	known, err := programs(s)
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 	"github.com/deepdesk/cloudbuild-steps/internal/cloudbuild"
 )
 
-// A source is the folder in which rehearse was started: what gcloud builds submit would upload, or the repository in which an event happens.
+// A source is the folder in which rehearse was started: what gcloud builds submit would upload, or the repository in which an event
+// happens.
 type source struct{ dir string }
 
 // git runs this machine's git in the folder and gives its output without the last newline.
@@ -33,8 +34,8 @@ func (s source) git(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSuffix(string(out), "\n"), nil
 }
 
-// event makes the event of --trigger out of the checkout: the current commit, and the branch or tag it stands on. given wins, since a detached checkout
-// has no branch and a commit may have no tag yet.
+// event makes the event of --trigger out of the checkout: the current commit, and the branch or tag it stands on. given wins, since a
+// detached checkout has no branch and a commit may have no tag yet.
 func (s source) event(ctx context.Context, kind string, given map[string]string) (cloudbuild.Event, error) {
 	commit, err := s.git(ctx, "rev-parse", "--verify", "HEAD")
 	if err != nil {
@@ -74,7 +75,8 @@ func (s source) tag(ctx context.Context) (string, error) {
 	case 0:
 		return "", errors.New("no tag stands on the current commit: name one with --substitutions TAG_NAME=v1.0.0")
 	default:
-		return "", fmt.Errorf("%d tags stand on the current commit (%s): name one with --substitutions TAG_NAME=%s", len(all), strings.Join(all, ", "), all[0])
+		return "", fmt.Errorf("%d tags stand on the current commit (%s): name one with --substitutions TAG_NAME=%s",
+			len(all), strings.Join(all, ", "), all[0])
 	}
 }
 
@@ -98,14 +100,16 @@ func (s source) defaultBranch(ctx context.Context) string {
 	return "main"
 }
 
-// checkOut makes a workspace as a trigger does: a detached checkout of the commit. The service fetches that commit alone (shallow); with the whole
-// history all branches and tags are there as well. Its origin is the checkout's own origin, so that a step fetches what it would fetch in the service.
+// checkOut makes a workspace as a trigger does: a detached checkout of the commit. The service fetches that commit alone (shallow);
+// with the whole history all branches and tags are there as well. Its origin is the checkout's own origin, so that a step fetches what
+// it would fetch in the service.
 func (s source) checkOut(ctx context.Context, commit string, shallow bool, workspace string) error {
 	root, err := s.git(ctx, "rev-parse", "--show-toplevel")
 	if err != nil {
 		return fmt.Errorf("finding the repository: %w", err)
 	}
-	fetch := []string{"fetch", "--quiet", "--update-shallow", "origin", "+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*", commit}
+	fetch := []string{"fetch", "--quiet", "--update-shallow", "origin", "+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*",
+		commit}
 	if shallow {
 		fetch = []string{"fetch", "--quiet", "--no-tags", "--depth=1", "origin", commit}
 	}
@@ -127,8 +131,8 @@ func (s source) checkOut(ctx context.Context, commit string, shallow bool, works
 	return nil
 }
 
-// copyTo makes a workspace as gcloud builds submit does: the folder's files, without .git and, in a Git repository, without what it ignores. A
-// .gcloudignore file is not read.
+// copyTo makes a workspace as gcloud builds submit does: the folder's files, without .git and, in a Git repository, without what it
+// ignores. A .gcloudignore file is not read.
 func (s source) copyTo(ctx context.Context, workspace string) error {
 	names, err := s.files(ctx)
 	if err != nil {
@@ -157,7 +161,8 @@ func (s source) files(ctx context.Context) ([]string, error) {
 	return names, err
 }
 
-// copyFile copies a file or a symbolic link. One that is gone, as a tracked file may be, is left out; a submodule is a folder and left out, too.
+// copyFile copies a file or a symbolic link. One that is gone, as a tracked file may be, is left out; a submodule is a folder and left
+// out, too.
 func copyFile(from, to string) error {
 	fi, err := os.Lstat(from)
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && fi.IsDir()) {

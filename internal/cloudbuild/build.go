@@ -1,12 +1,12 @@
-// Package cloudbuild reads Cloud Build's build files and trigger files the way the service does: what is accepted and what is not, which substitution
-// ends up where, which step waits for which, and what environment a step sees.
+// Package cloudbuild reads Cloud Build's build files and trigger files the way the service does: what is accepted and what is not,
+// which substitution ends up where, which step waits for which, and what environment a step sees.
 //
-// It exists because nothing else does: Google's local builder is archived and rejects a third of today's files, no Go YAML package reads plain scalars
-// as gcloud does, and the API's Go types lack fields in use. The rehearsal runs builds with it, rehearse -check and the template tests find with it,
-// before production, what the service would only report there or (with ALLOW_LOOSE) never.
+// It exists because nothing else does: Google's local builder is archived and rejects a third of today's files, no Go YAML package
+// reads plain scalars as gcloud does, and the API's Go types lack fields in use. The rehearsal runs builds with it, rehearse -check and
+// the template tests find with it, before production, what the service would only report there or (with ALLOW_LOOSE) never.
 //
-// The package is pure: text in, values out. Sources of its rules: the API's discovery document, gcloud's and the archived local builder's code.
-// Where nobody could verify what the service does, the comment of the function says which way was chosen.
+// The package is pure: text in, values out. Sources of its rules: the API's discovery document, gcloud's and the archived local
+// builder's code. Where nobody could verify what the service does, the comment of the function says which way was chosen.
 package cloudbuild
 
 import (
@@ -89,10 +89,11 @@ type AvailableSecrets struct {
 	} `yaml:"inline"`
 }
 
-// Parse reads a build file, YAML or JSON, and checks all that gcloud and the service check before a build starts. The error is of type [Faults].
+// Parse reads a build file, YAML or JSON, and checks all that gcloud and the service check before a build starts. The error is of type
+// [Faults].
 //
-// Fields that the service has and [Build] has not (machine types, artifacts to upload) are checked against the schema; [Build.Line] tells whether the
-// file holds them.
+// Fields that the service has and [Build] has not (machine types, artifacts to upload) are checked against the schema; [Build.Line]
+// tells whether the file holds them.
 func Parse(data []byte) (*Build, error) {
 	d, r := read(data, "Build")
 	b := &Build{Warnings: r.warnings, document: d}
@@ -110,7 +111,8 @@ func Parse(data []byte) (*Build, error) {
 	return b, nil
 }
 
-// Line is the line on which the file holds a field, by gcloud's path (".artifacts.npmPackages", ".steps[2].script"), or 0 when it does not hold it.
+// Line is the line on which the file holds a field, by gcloud's path (".artifacts.npmPackages", ".steps[2].script"), or 0 when it does
+// not hold it.
 func (b *Build) Line(path string) int { return b.document.lines[path] }
 
 // StepLabel names a step as the service's log does: `Step #0 - "id"`, or `Step #0` without an id.
@@ -129,11 +131,12 @@ func (b *Build) Automaps(i int) bool {
 	return b.Options.AutomapSubstitutions
 }
 
-// Env is the environment of step i of a substituted build, without its secrets and without what the container brings: with automapSubstitutions all
-// built-in substitutions under their names and the user's with their underscore; then options.env; then the step's own env, each beating the former.
+// Env is the environment of step i of a substituted build, without its secrets and without what the container brings: with
+// automapSubstitutions all built-in substitutions under their names and the user's with their underscore; then options.env; then the
+// step's own env, each beating the former.
 //
-// Not verified against the service: that a built-in without a value is there as an empty string (harsher on a step than its absence), and that env
-// beats an automapped substitution.
+// Not verified against the service: that a built-in without a value is there as an empty string (harsher on a step than its absence),
+// and that env beats an automapped substitution.
 func (b *Build) Env(i int) map[string]string {
 	env := map[string]string{}
 	if b.Automaps(i) {
@@ -156,7 +159,8 @@ func (b *Build) SecretEnv(i int) []string {
 	return slices.Concat(b.Options.SecretEnv, b.Steps[i].SecretEnv)
 }
 
-// Needs lists for every step the steps it waits for, by index. Steps that are implied (a waits for b, b for c: a need not name c) are left out.
+// Needs lists for every step the steps it waits for, by index. Steps that are implied (a waits for b, b for c: a need not name c) are
+// left out.
 //
 // A step without waitFor waits for all earlier ones; "-" stands for the start of the build, and beside other ids it adds nothing.
 func (b *Build) Needs() [][]int {

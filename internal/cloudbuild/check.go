@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// maxTimeout of a build and of a step; maxKey and maxValue of a substitution, in bytes; maxSecret of a KMS secret: the archived local builder's.
+	// maxTimeout of a build and of a step; maxKey and maxValue of a substitution, in bytes; maxSecret of a KMS secret: the archived
+	// local builder's.
 	maxTimeout = 24 * time.Hour
 	maxKey     = 100
 	maxValue   = 4000
@@ -24,7 +25,8 @@ var (
 	userKey    = regexp.MustCompile(`^_[A-Z0-9_]+$`)
 	volumeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 	// imageName follows the grammar of Docker references: [host[:port]/]path[:tag][@digest], the path in lower case.
-	imageName = regexp.MustCompile(`^(?:[a-zA-Z0-9][a-zA-Z0-9.-]*(?::[0-9]+)?/)?` + imagePart + `(?:/` + imagePart + `)*(?::\w[\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$`)
+	imageName = regexp.MustCompile(`^(?:[a-zA-Z0-9][a-zA-Z0-9.-]*(?::[0-9]+)?/)?` + imagePart + `(?:/` + imagePart + `)*` +
+		`(?::\w[\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$`)
 )
 
 // A checker holds a build to the rules that gcloud leaves to the service.

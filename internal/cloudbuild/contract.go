@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// A StepContract is what a step's program says of itself with -describe: the variables it reads and the results it leaves. Members of the JSON that
-// are not needed to check a build file are left out here.
+// A StepContract is what a step's program says of itself with -describe: the variables it reads and the results it leaves. Members of
+// the JSON that are not needed to check a build file are left out here.
 type StepContract struct {
 	Name      string     `json:"name"`
 	Variables []Variable `json:"variables"`
@@ -34,11 +34,12 @@ type Output struct {
 var programEnv = []string{"HOME", "PATH", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
 	"http_proxy", "https_proxy", "no_proxy", "DOCKER_CONFIG", "GOOGLE_APPLICATION_CREDENTIALS"}
 
-// CheckContracts compares the environment of each step with what its program reads. The key of contracts is the last element of the step's image name,
-// without tag and digest; steps whose image is not among them are taken as they are. given are the substitutions that the trigger will add.
+// CheckContracts compares the environment of each step with what its program reads. The key of contracts is the last element of the
+// step's image name, without tag and digest; steps whose image is not among them are taken as they are. given are the substitutions
+// that the trigger will add.
 //
-// It reports names that a step does not know, required variables that nothing sets, values that are none of the choices (where the file holds the
-// value itself), and secrets that are set in the open. b must come from [Parse], before its substitution.
+// It reports names that a step does not know, required variables that nothing sets, values that are none of the choices (where the file
+// holds the value itself), and secrets that are set in the open. b must come from [Parse], before its substitution.
 func (b *Build) CheckContracts(contracts map[string]StepContract, given map[string]string) Faults {
 	c := &contractCheck{build: b, user: b.userValues(given), contracts: make([]*StepContract, len(b.Steps))}
 	for i := range b.Steps {
@@ -69,8 +70,8 @@ func (b *Build) userValues(given map[string]string) map[string]string {
 	return user
 }
 
-// Image is the image of step i as far as it is known before the build is substituted: references to anything but the file's own substitutions and the
-// given ones are left out. That is enough to tell which program it is.
+// Image is the image of step i as far as it is known before the build is substituted: references to anything but the file's own
+// substitutions and the given ones are left out. That is enough to tell which program it is.
 func (b *Build) Image(i int, given map[string]string) string {
 	user := b.userValues(given)
 	return substitute(b.Steps[i].Name, func(key string) string { return user[key] })
@@ -197,8 +198,8 @@ func (c *contractCheck) fallsBack(v Variable, settings map[string]setting, befor
 	})
 }
 
-// shared looks at what all steps get: options.env, and substitutions that arrive by automapSubstitutions. A name there must mean something to one step
-// at least. Nothing can be said where a step that is not ours might read it.
+// shared looks at what all steps get: options.env, and substitutions that arrive by automapSubstitutions. A name there must mean
+// something to one step at least. Nothing can be said where a step that is not ours might read it.
 func (c *contractCheck) shared() {
 	var known []string
 	automaps := false

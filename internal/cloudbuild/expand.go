@@ -22,8 +22,9 @@ var (
 	operation = regexp.MustCompile(`\$\{([A-Z_][A-Z0-9_]*)`)
 )
 
-// references finds what the service replaces in a text: $$, $KEY (as long as it goes on) and ${KEY}, the key in capitals. All else is left alone: $name,
-// ${name}, $(command), $1, a lone $, and also ${_KEY:-x}, whose operators work in substitution values only. A backslash escapes nothing.
+// references finds what the service replaces in a text: $$, $KEY (as long as it goes on) and ${KEY}, the key in capitals. All else is
+// left alone: $name, ${name}, $(command), $1, a lone $, and also ${_KEY:-x}, whose operators work in substitution values only. A
+// backslash escapes nothing.
 func references(s string) iter.Seq[reference] {
 	return func(yield func(reference) bool) {
 		for _, m := range referencePattern.FindAllStringSubmatchIndex(s, -1) {
@@ -58,9 +59,9 @@ func substitute(s string, value func(key string) string) string {
 	return out.String()
 }
 
-// An expansion fills in the value of a substitution of its own, in which bash's parameter expansions work (dynamicSubstitutions). The documentation says
-// "bash parameter expansions" without a list that could be read; these are the operators seen in public build files and their nearest relatives.
-// Any other operator is an error, so that nothing passes here that the service might read differently.
+// An expansion fills in the value of a substitution of its own, in which bash's parameter expansions work (dynamicSubstitutions). The
+// documentation says "bash parameter expansions" without a list that could be read; these are the operators seen in public build files
+// and their nearest relatives. Any other operator is an error, so that nothing passes here that the service might read differently.
 type expansion struct {
 	value func(key string) (string, error)
 }
@@ -82,15 +83,14 @@ func (x expansion) expand(s, special string) (string, error) {
 		s = s[plain:]
 		length, v := 1, s[:1]
 		var err error
-		if reference := referencePattern.FindStringSubmatch(s); s[0] == '\\' {
-			if len(s) > 1 && strings.ContainsRune(`/}\`, rune(s[1])) {
-				length, v = 2, s[1:2]
-			}
-		} else if key := operation.FindStringSubmatch(s); key != nil && strings.HasPrefix(s, key[0]) {
+		switch key, reference := prefix(operation, s), prefix(referencePattern, s); {
+		case len(s) > 1 && s[0] == '\\' && strings.ContainsRune(`/}\`, rune(s[1])):
+			length, v = 2, s[1:2]
+		case key != nil:
 			if length, err = closing(s); err == nil {
 				v, err = x.operate(key[1], s[len(key[0]):length-1])
 			}
-		} else if reference != nil && strings.HasPrefix(s, reference[0]) {
+		case reference != nil:
 			length, v = len(reference[0]), "$"
 			if reference[0] != "$$" {
 				v, err = x.value(reference[2])
@@ -107,6 +107,14 @@ func (x expansion) expand(s, special string) (string, error) {
 		return "", fmt.Errorf("the value grows longer than %d bytes", maxValue)
 	}
 	return out.String(), nil
+}
+
+// prefix is the match of a pattern at the beginning of s, with its groups.
+func prefix(pattern *regexp.Regexp, s string) []string {
+	if m := pattern.FindStringSubmatch(s); m != nil && strings.HasPrefix(s, m[0]) {
+		return m
+	}
+	return nil
 }
 
 // closing is the length of the expansion with which s begins, its brace included.
@@ -163,8 +171,8 @@ func (x expansion) operate(key, op string) (string, error) {
 // offset is the beginning of an operator that cuts: a colon, then neither of the characters of := and :?.
 var offset = regexp.MustCompile(`^:[^=?]`)
 
-// cut is ${KEY:offset} and ${KEY:offset:length}, in characters. A negative offset counts from the end (with a blank before it, since ":-" is another
-// operator), so does a negative length.
+// cut is ${KEY:offset} and ${KEY:offset:length}, in characters. A negative offset counts from the end (with a blank before it, since
+// ":-" is another operator), so does a negative length.
 func (x expansion) cut(v, arguments string) (string, error) {
 	arguments, err := x.word(arguments)
 	if err != nil {
@@ -200,7 +208,8 @@ func (x expansion) cut(v, arguments string) (string, error) {
 	return string(runes[start:end]), nil
 }
 
-// trim is ${KEY#pattern}, ## (both from the beginning), % and %% (from the end): the doubled operator takes the longest match, the other the shortest.
+// trim is ${KEY#pattern}, ## (both from the beginning), % and %% (from the end): the doubled operator takes the longest match, the
+// other the shortest.
 func (x expansion) trim(v, op string) (string, error) {
 	fromStart, glob := op[0] == '#', op[1:]
 	longest := glob != "" && glob[0] == op[0]
@@ -247,7 +256,6 @@ func (x expansion) replace(v, arguments string) (string, error) {
 		return v, err
 	}
 	re := regexp.MustCompile(`(?s)` + syntax)
-	re.Longest()
 	if all {
 		return re.ReplaceAllLiteralString(v, with), nil
 	}
@@ -275,7 +283,8 @@ func cutSlash(s string) (pattern, with string) {
 	return s, ""
 }
 
-// pattern is the regular expression of a glob, without anchors. A pattern that comes out of another substitution is a pattern still, as in bash.
+// pattern is the regular expression of a glob, without anchors. A pattern that comes out of another substitution is a pattern still, as
+// in bash.
 func (x expansion) pattern(glob string) (string, error) {
 	glob, err := x.text(glob)
 	if err != nil {

@@ -26,14 +26,15 @@ type field struct {
 
 // messages is every field that a build file may hold.
 //
-// It was made from the discovery document of the Cloud Build API v1 in google.golang.org/api v0.311.0: all members of Build and of the messages below
-// it that are neither output only nor refused by gcloud (source), sorted. The Go package cloudbuildpb and gcloud 528 both lack fields that real
-// files use (artifacts.oci, steps[].results), so neither of them can serve as the schema. To follow the API, add what a newer discovery document has.
+// It was made from the discovery document of the Cloud Build API v1 in google.golang.org/api v0.311.0: all members of Build and of the
+// messages below it that are neither output only nor refused by gcloud (source), sorted. The Go package cloudbuildpb and gcloud 528
+// both lack fields that real files use (artifacts.oci, steps[].results), so neither of them can serve as the schema. To follow the API,
+// add what a newer discovery document has.
 //
-// expand comes from elsewhere: Google's archived local builder replaces in name, args, env, dir, entrypoint, images, tags, logsBucket and
-// artifacts.images and .objects; public files rely on it in options.env, options.pool.name, serviceAccount, versionName, kmsKeyName and the
-// repositories of artifacts (the other strings of artifacts are marked by analogy). It is known not to happen in id, waitFor, script, timeout,
-// volumes and secretEnv. rankedMachineSeries and sourceProvenanceHash are enums whose values are not checked here.
+// expand comes from elsewhere: Google's archived local builder replaces in name, args, env, dir, entrypoint, images, tags, logsBucket
+// and artifacts.images and .objects; public files rely on it in options.env, options.pool.name, serviceAccount, versionName, kmsKeyName
+// and the repositories of artifacts (the other strings of artifacts are marked by analogy). It is known not to happen in id, waitFor,
+// script, timeout, volumes and secretEnv. rankedMachineSeries and sourceProvenanceHash are enums whose values are not checked here.
 var messages = map[string]map[string]field{
 	"Build": {
 		"artifacts":        {kind: object, of: "Artifacts"},
@@ -156,7 +157,8 @@ var messages = map[string]map[string]field{
 	"GitConfig":           {"http": {kind: object, of: "HttpConfig"}},
 	"HttpConfig":          {"proxySecretVersionName": {kind: text}},
 
-	// A trigger file, as `gcloud builds triggers import` takes it. Fields of the API that this package could not honour are refused by name.
+	// A trigger file, as `gcloud builds triggers import` takes it. Fields of the API that this package could not honour are refused by
+	// name.
 	"BuildTrigger": {
 		"description":    {kind: text},
 		"disabled":       {kind: boolean},

@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// globSyntax translates a glob into the syntax of regular expressions, without anchors: * ? [abc] [!a-z], and \ before a character that stands for itself.
-// In the glob of a path "*" and "?" stop at a slash, "**" does not, and "**/" may stand for nothing.
+// globSyntax translates a glob into the syntax of regular expressions, without anchors: * ? [abc] [!a-z], and \ before a character that
+// stands for itself. In the glob of a path "*" and "?" stop at a slash, "**" does not, and "**/" may stand for nothing.
 func globSyntax(glob string, path bool) string {
 	var re strings.Builder
 	for glob != "" {

@@ -169,6 +169,14 @@ func TestParseReadsWhatGcloudReads(t *testing.T) {
 	}
 }
 
+func TestQuotedWordsAreStringsWhateverTheySay(t *testing.T) {
+	b := parse(t, "steps: [{name: b, id: 'null', dir: \"~\", args: ['yes', \"1.10\", '']}]\nsubstitutions: {_A: ~, _B: '~'}\noptions: {disk_size_GB: '100'}\n")
+	got := append([]string{b.Steps[0].ID, b.Steps[0].Dir, b.Substitutions["_A"], b.Substitutions["_B"]}, b.Steps[0].Args...)
+	if diff := cmp.Diff([]string{"null", "~", "", "~", "yes", "1.10", ""}, got); diff != "" {
+		t.Errorf("strings (-want +got):\n%s", diff)
+	}
+}
+
 func TestParseWarns(t *testing.T) {
 	for _, test := range []struct {
 		name, file string

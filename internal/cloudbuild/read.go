@@ -18,8 +18,8 @@ import (
 // maxNodes bounds a file whose aliases multiply ("billion laughs"): the largest public build file has about 4,000 nodes.
 const maxNodes = 100_000
 
-// A document is a file after the reader: a tree without aliases, merge keys and nulls, all keys in camelCase and known, every scalar of the type
-// that its field wants. It can be decoded into a Go struct without surprises.
+// A document is a file after the reader: a tree without aliases, merge keys and nulls, all keys in camelCase and known, every scalar of
+// the type that its field wants. It can be decoded into a Go struct without surprises.
 type document struct {
 	root  *yaml.Node
 	lines map[string]int // path -> line, for everything that the file holds
@@ -173,8 +173,8 @@ type member struct {
 	keyNode, value *yaml.Node
 }
 
-// members lists a mapping's members in file order, with merge keys resolved: a key of the mapping itself beats a merged one, an earlier merged mapping
-// beats a later one.
+// members lists a mapping's members in file order, with merge keys resolved: a key of the mapping itself beats a merged one, an earlier
+// merged mapping beats a later one.
 func (r *reader) members(n *yaml.Node, path string, rename func(string) string) []member {
 	var own, merged []member
 	seen := map[string]bool{}
@@ -239,7 +239,8 @@ func (r *reader) value(n *yaml.Node, f field, path string) *yaml.Node {
 	out := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Line: n.Line}
 	if n.Kind != yaml.SequenceNode {
 		if n.Kind == yaml.ScalarNode {
-			r.warnings = append(r.warnings, Finding{n.Line, path, "a list is wanted: gcloud takes a single value as a list of one, a trigger may not"})
+			r.warnings = append(r.warnings, Finding{n.Line, path,
+				"a list is wanted: gcloud takes a single value as a list of one, a trigger may not"})
 		}
 		out.Content = append(out.Content, r.single(n, f, path+"[0]"))
 		return out

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// A plain (unquoted) scalar means what YAML 1.1 says, because gcloud reads build files so: "y" is a boolean, "1.10" a float, "22:22" a number to
-// the base of 60. No Go package reads plain scalars that way; the patterns are those of the YAML 1.1 type repository (yaml.org/type/).
+// A plain (unquoted) scalar means what YAML 1.1 says, because gcloud reads build files so: "y" is a boolean, "1.10" a float, "22:22" a
+// number to the base of 60. No Go package reads plain scalars that way; the patterns are those of the YAML 1.1 type repository
+// (yaml.org/type/).
 type scalarType string
 
 const (
@@ -25,7 +26,8 @@ var plainScalars = []struct {
 }{
 	{typeNull, regexp.MustCompile(`^(?:~|null|Null|NULL|)$`)},
 	{typeBool, regexp.MustCompile(`^(?:y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$`)},
-	{typeInt, regexp.MustCompile(`^(?:[-+]?0b[0-1_]+|[-+]?0?[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+|[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+)$`)},
+	{typeInt, regexp.MustCompile(`^(?:[-+]?0b[0-1_]+|[-+]?0?[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+` +
+		`|[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+)$`)},
 	{typeFloat, regexp.MustCompile(`^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+` +
 		`|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$`)},
 	{typeTimestamp, regexp.MustCompile(`^(?:[0-9]{4}-[0-9]{2}-[0-9]{2}` +

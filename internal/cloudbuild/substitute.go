@@ -11,8 +11,8 @@ import (
 type Mode int
 
 const (
-	// ModeSubmit is `gcloud builds submit`: every substitution must match unless options.substitutionOption is ALLOW_LOOSE, and expansions in
-	// substitution values work with options.dynamicSubstitutions only.
+	// ModeSubmit is `gcloud builds submit`: every substitution must match unless options.substitutionOption is ALLOW_LOOSE, and
+	// expansions in substitution values work with options.dynamicSubstitutions only.
 	ModeSubmit Mode = iota
 	// ModeTrigger is a build started by a trigger: always ALLOW_LOOSE, always dynamic, whatever the options say.
 	ModeTrigger
@@ -22,7 +22,8 @@ const (
 var builtInKeys = map[string]bool{
 	"PROJECT_ID": false, "PROJECT_NUMBER": false, "BUILD_ID": false, "LOCATION": false,
 	"TRIGGER_NAME": true, "COMMIT_SHA": true, "REVISION_ID": true, "SHORT_SHA": true, "REPO_NAME": true, "REPO_FULL_NAME": true,
-	"BRANCH_NAME": true, "TAG_NAME": true, "REF_NAME": true, "TRIGGER_BUILD_CONFIG_PATH": true, "SERVICE_ACCOUNT_EMAIL": true, "SERVICE_ACCOUNT": true,
+	"BRANCH_NAME": true, "TAG_NAME": true, "REF_NAME": true, "TRIGGER_BUILD_CONFIG_PATH": true,
+	"SERVICE_ACCOUNT_EMAIL": true, "SERVICE_ACCOUNT": true,
 }
 
 // Values is what a build is given from outside its file.
@@ -35,8 +36,8 @@ type Values struct {
 
 // Substitute fills in the substitutions. The error is of type [Faults], with the service's own words.
 //
-// Fields take $KEY and ${KEY} only. Values of user substitutions may refer to others and hold bash's parameter expansions where the mode or the options
-// allow that; values that come with the event are never expanded, since a branch name is the text of a stranger.
+// Fields take $KEY and ${KEY} only. Values of user substitutions may refer to others and hold bash's parameter expansions where the
+// mode or the options allow that; values that come with the event are never expanded, since a branch name is the text of a stranger.
 func (b *Build) Substitute(mode Mode, values Values) (*Build, error) {
 	s := &substituter{
 		build:   b,
@@ -80,7 +81,8 @@ func (b *Build) Substitute(mode Mode, values Values) (*Build, error) {
 	return out, nil
 }
 
-// Undefined lists the user substitutions that the build refers to and the file does not define: a trigger or --substitutions must give them.
+// Undefined lists the user substitutions that the build refers to and the file does not define: a trigger or --substitutions must give
+// them.
 func (b *Build) Undefined() []string {
 	var missing []string
 	for _, k := range slices.Sorted(maps.Keys(b.references(b.Substitutions))) {
@@ -146,8 +148,8 @@ func (s *substituter) give(given map[string]string) {
 	}
 }
 
-// value is what stands for a key. Only a key that nothing defines is an error; what is wrong with the value of a defined one is a fault at its
-// definition, and it counts as empty.
+// value is what stands for a key. Only a key that nothing defines is an error; what is wrong with the value of a defined one is a fault
+// at its definition, and it counts as empty.
 func (s *substituter) value(key string) (string, error) {
 	s.used[key] = s.used[key] || len(s.open) > 0
 	if v, ok := s.builtIn[key]; ok {
@@ -198,8 +200,8 @@ func (s *substituter) field(text, path string) string {
 	})
 }
 
-// unused reports substitutions that nothing uses, which the service does not allow where all must match. automapSubstitutions uses all: Google's
-// documentation shows it with scripts alone. A built-in counts when it was given by hand.
+// unused reports substitutions that nothing uses, which the service does not allow where all must match. automapSubstitutions uses all:
+// Google's documentation shows it with scripts alone. A built-in counts when it was given by hand.
 func (s *substituter) unused(given map[string]string) {
 	if s.loose {
 		return

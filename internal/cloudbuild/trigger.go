@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// A Trigger is a trigger file, as `gcloud builds triggers import` takes it: which event of which GitHub repository starts which build file, with which
-// substitutions. It comes from [ParseTrigger].
+// A Trigger is a trigger file, as `gcloud builds triggers import` takes it: which event of which GitHub repository starts which build
+// file, with which substitutions. It comes from [ParseTrigger].
 type Trigger struct {
 	Name           string            `yaml:"name"`
 	Description    string            `yaml:"description"`
@@ -70,8 +70,8 @@ type Event struct {
 
 var triggerName = regexp.MustCompile(`^[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,62}[a-zA-Z0-9])?$`)
 
-// ParseTrigger reads a trigger file. Fields that exist in the API but that this package could not honour are refused by name. The error is of type
-// [Faults].
+// ParseTrigger reads a trigger file. Fields that exist in the API but that this package could not honour are refused by name. The error
+// is of type [Faults].
 func ParseTrigger(data []byte) (*Trigger, error) {
 	d, r := read(data, "BuildTrigger")
 	if d.root == nil {
@@ -150,8 +150,9 @@ func compileGlobs(globs []string, fault func(int, error)) []*regexp.Regexp {
 	return out
 }
 
-// Matches reports whether an event starts the trigger's build. Branches and tags are searched with the trigger's regular expression, which is anchored
-// only where it says so (a trigger for "master" also ran on release-please/branches/master: googleapis/repo-automation-bots issue 1556).
+// Matches reports whether an event starts the trigger's build. Branches and tags are searched with the trigger's regular expression,
+// which is anchored only where it says so (a trigger for "master" also ran on release-please/branches/master:
+// googleapis/repo-automation-bots issue 1556).
 func (t *Trigger) Matches(e Event) bool {
 	if t.Disabled || e.Repo != t.GitHub.Owner+"/"+t.GitHub.Name {
 		return false
@@ -172,8 +173,8 @@ func (t *Trigger) Matches(e Event) bool {
 	return listens && t.ref.MatchString(e.Ref) != invert && t.matchesFiles(e.Files)
 }
 
-// matchesFiles follows the API's description of ignoredFiles and includedFiles: files that are ignored do not count; of the others one must be included,
-// when includedFiles is there at all.
+// matchesFiles follows the API's description of ignoredFiles and includedFiles: files that are ignored do not count; of the others one
+// must be included, when includedFiles is there at all.
 func (t *Trigger) matchesFiles(files []string) bool {
 	if len(files) == 0 {
 		return true
@@ -198,8 +199,9 @@ type Context struct {
 	Event       Event
 }
 
-// BuiltIns are the values of the built-in substitutions, every one of them: one that does not apply is the empty string, BRANCH_NAME on a tag as well as
-// TAG_NAME on a branch. A pull request is built on its own (head) branch and adds _HEAD_BRANCH, _BASE_BRANCH, _HEAD_REPO_URL and _PR_NUMBER.
+// BuiltIns are the values of the built-in substitutions, every one of them: one that does not apply is the empty string, BRANCH_NAME on
+// a tag as well as TAG_NAME on a branch. A pull request is built on its own (head) branch and adds _HEAD_BRANCH, _BASE_BRANCH,
+// _HEAD_REPO_URL and _PR_NUMBER.
 func (c Context) BuiltIns() map[string]string {
 	v := map[string]string{}
 	for k := range builtInKeys {

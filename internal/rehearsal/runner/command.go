@@ -1,17 +1,20 @@
 // Package runner runs a Cloud Build build file on this machine, every step as a plain process.
 //
-// It exists so that the very YAML that users copy can be run without Google Cloud and without Docker: by the rehearsal, by the template tests and by
-// people who type rehearse. Order, environment, log lines and outcome are the service's; only the containers are missing. What stands in for them:
+// It exists so that the very YAML that users copy can be run without Google Cloud and without Docker: by the rehearsal, by the template
+// tests and by people who type rehearse. Order, environment, log lines and outcome are the service's; only the containers are missing.
+// What stands in for them:
 //
 //   - An image is a program of this machine, by [Options.Programs].
-//   - /workspace is a folder that the caller has checked out. Steps start in it (or in their dir below it), and a value of args, entrypoint or env that is
-//     /workspace or begins with /workspace/ is rewritten to it. Nothing else is: a program that has /workspace built in finds none. Therefore
-//     HANDOVER_DIR, where the suite's steps leave results for each other, is set to .release in the workspace unless the build file sets it.
-//   - A step sees nothing of the caller's environment but PATH. HOME is one fresh folder for the whole build, BUILDER_OUTPUT and TMPDIR a fresh one per step.
+//   - /workspace is a folder that the caller has checked out. Steps start in it (or in their dir below it), and a value of args,
+//     entrypoint or env that is /workspace or begins with /workspace/ is rewritten to it. Nothing else is: a program that has /workspace
+//     built in finds none. Therefore HANDOVER_DIR, where the suite's steps leave results for each other, is set to .release in the
+//     workspace unless the build file sets it.
+//   - A step sees nothing of the caller's environment but PATH. HOME is one fresh folder for the whole build, BUILDER_OUTPUT and TMPDIR
+//     are fresh ones per step.
 //   - There is no isolation: a step can read and change whatever its user can.
 //
-// Fields that a process cannot honour (images, volumes, script …) are refused by name. Fields about the service's machines and logs (machineType, pool,
-// logsBucket, tags, serviceAccount …) change nothing here and are ignored.
+// Fields that a process cannot honour (images, volumes, script …) are refused by name. Fields about the service's machines and logs
+// (machineType, pool, logsBucket, tags, serviceAccount …) change nothing here and are ignored.
 package runner
 
 import (

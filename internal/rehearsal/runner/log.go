@@ -11,7 +11,8 @@ import (
 	"github.com/deepdesk/cloudbuild-steps/internal/cloudbuild"
 )
 
-// A buildLog writes the lines that the service writes, from steps that run at the same time. Of a build with a single step the lines have no prefix.
+// A buildLog writes the lines that the service writes, from steps that run at the same time. Of a build with a single step the lines
+// have no prefix.
 type buildLog struct {
 	build   *cloudbuild.Build
 	secrets *strings.Replacer
@@ -20,8 +21,8 @@ type buildLog struct {
 	w  io.Writer
 }
 
-// newBuildLog makes a log that masks the secrets, line by line: that cannot be perfect (a program may print a secret in another form), but the programs
-// of others cannot be made to use a type that cannot be printed.
+// newBuildLog makes a log that masks the secrets, line by line: that cannot be perfect (a program may print a secret in another form),
+// but the programs of others cannot be made to use a type that cannot be printed.
 func newBuildLog(o Options) *buildLog {
 	var values []string
 	for _, s := range o.Secrets {

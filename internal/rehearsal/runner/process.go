@@ -23,8 +23,8 @@ type process struct {
 	line func(text string) // takes every line of stdout and stderr
 }
 
-// run starts the program, waits for it and kills what it left behind, as a container does when its first process ends. When ctx ends, the whole group is
-// killed at once: the service does not reliably ask first.
+// run starts the program, waits for it and kills what it left behind, as a container does when its first process ends. When ctx ends,
+// the whole group is killed at once: the service does not reliably ask first.
 func (p process) run(ctx context.Context) (code int, killed bool) {
 	// One pipe for both streams keeps their lines in order.
 	out, in, err := os.Pipe()
@@ -33,7 +33,8 @@ func (p process) run(ctx context.Context) (code int, killed bool) {
 		return noSuchProgram, false
 	}
 	defer out.Close()
-	cmd := &exec.Cmd{Path: p.path, Args: p.argv, Dir: p.dir, Env: []string{}, Stdout: in, Stderr: in, SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}
+	cmd := &exec.Cmd{Path: p.path, Args: p.argv, Dir: p.dir, Env: []string{}, Stdout: in, Stderr: in,
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}
 	for k, v := range p.env {
 		cmd.Env = append(cmd.Env, k+"="+v)
 	}

@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	// defaultTimeout of a build that names none, and maxOutput, what is kept of a step's $BUILDER_OUTPUT/output in bytes: the API's description.
+	// defaultTimeout of a build that names none, and maxOutput, what is kept of a step's $BUILDER_OUTPUT/output in bytes: the API's
+	// description.
 	defaultTimeout = time.Hour
 	maxOutput      = 50 << 10
 	// noSuchProgram is the exit code that a container runtime gives when it finds no program to start.
@@ -55,8 +56,8 @@ type StepResult struct {
 	Duration time.Duration
 }
 
-// Run runs a build to its end. The error says why it could not be started (of type [cloudbuild.Faults] when the build file is the reason); that a started
-// build failed is part of the result. When ctx ends, all steps are killed and the build is CANCELLED.
+// Run runs a build to its end. The error says why it could not be started (of type [cloudbuild.Faults] when the build file is the
+// reason); that a started build failed is part of the result. When ctx ends, all steps are killed and the build is CANCELLED.
 func Run(ctx context.Context, o Options) (Result, error) {
 	commands, err := Commands(o)
 	if err != nil {
@@ -76,7 +77,8 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	}
 	defer os.RemoveAll(scratch)
 
-	r := &run{Options: o, scratch: scratch, log: newBuildLog(o), steps: make([]StepResult, len(o.Build.Steps)), done: make([]chan struct{}, len(o.Build.Steps))}
+	r := &run{Options: o, scratch: scratch, log: newBuildLog(o),
+		steps: make([]StepResult, len(o.Build.Steps)), done: make([]chan struct{}, len(o.Build.Steps))}
 	return r.build(ctx, commands), nil
 }
 
