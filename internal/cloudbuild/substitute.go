@@ -57,7 +57,7 @@ func (b *Build) Substitute(mode Mode, values Values) (*Build, error) {
 	maps.Copy(s.builtIn, values.BuiltIn)
 	s.give(values.Given)
 	for _, k := range slices.Sorted(maps.Keys(s.user)) {
-		s.value(k) // the fault of an unused value is a fault, too
+		_, _ = s.value(k) // the fault of an unused value is a fault, too
 	}
 	root := b.document.rewrite("Build", s.field)
 	s.unused(values.Given)

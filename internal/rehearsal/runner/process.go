@@ -32,7 +32,7 @@ func (p process) run(ctx context.Context) (code int, killed bool) {
 		p.line(fmt.Sprintf("opening a pipe: %v", err))
 		return noSuchProgram, false
 	}
-	defer out.Close()
+	defer func() { _ = out.Close() }()
 	cmd := &exec.Cmd{Path: p.path, Args: p.argv, Dir: p.dir, Env: []string{}, Stdout: in, Stderr: in,
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}
 	for k, v := range p.env {
@@ -40,7 +40,7 @@ func (p process) run(ctx context.Context) (code int, killed bool) {
 	}
 	slices.Sort(cmd.Env)
 	err = cmd.Start()
-	in.Close()
+	_ = in.Close()
 	if err != nil {
 		p.line(err.Error())
 		return noSuchProgram, false

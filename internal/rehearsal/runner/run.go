@@ -75,7 +75,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("making the build's folders: %w", err)
 	}
-	defer os.RemoveAll(scratch)
+	defer func() { _ = os.RemoveAll(scratch) }()
 
 	r := &run{Options: o, scratch: scratch, log: newBuildLog(o),
 		steps: make([]StepResult, len(o.Build.Steps)), done: make([]chan struct{}, len(o.Build.Steps))}
@@ -266,7 +266,7 @@ func (r *run) output(folder string) string {
 	if err != nil {
 		return "" // most steps leave nothing
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	b, _ := io.ReadAll(io.LimitReader(f, 2*maxOutput))
 	s := r.log.mask(string(b))
 	return s[:min(len(s), maxOutput)]
