@@ -33,8 +33,8 @@ const manifestLimit = 4 << 20
 // descriptor is how one piece of content names another (image specification, "Content descriptors").
 type descriptor struct {
 	MediaType string    `json:"mediaType"`
-	Digest    string    `json:"digest"`
 	Size      int64     `json:"size"`
+	Digest    string    `json:"digest"`
 	URLs      []string  `json:"urls,omitempty"`
 	Platform  *platform `json:"platform,omitempty"`
 }

@@ -354,7 +354,8 @@ func readSaved(ctx context.Context, f files, index []byte) (*Source, error) {
 	return s, err
 }
 
-// madeManifest is the one manifest that this package writes itself.
+// madeManifest is the one manifest that this package writes itself: the bytes are those that go-containerregistry would write, so that the
+// digest is the one that its tools (crane, kaniko, ko) print for the same file.
 type madeManifest struct {
 	SchemaVersion int          `json:"schemaVersion"`
 	MediaType     string       `json:"mediaType"`

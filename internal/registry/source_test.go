@@ -377,6 +377,30 @@ func twice(t *testing.T) v1.Image {
 	return img
 }
 
+func TestASavedImageHasTheDigestThatCraneGivesIt(t *testing.T) {
+	old, _ := saveOld(t)
+	files := old.with("three/layer.tar", old["one/layer.tar"])
+	for name, path := range map[string]string{"compressed layers": saveLibrary(t), "plain layers": files.tar(t)} {
+		img, err := tarball.ImageFromPath(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := img.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Digest != want.String() {
+			raw, _ := img.RawManifest()
+			t.Errorf("%s: %s, and crane pushes %s\n%s\n%s", name, s.Digest, want, s.Raw, raw)
+		}
+		_ = s.Close()
+	}
+}
+
 func TestWhatIsNotWhatItsNameSaysIsRefused(t *testing.T) {
 	good, multi := randomLayout(t, image(t)), randomLayout(t, index(t))
 	root := blobName(good.root(t))

@@ -36,14 +36,9 @@ func (e *conflictError) Error() string {
 func decide(repository string, tags []string, keeps func(tag string) bool, present map[string]registry.Image, asked registry.Image) (plan, error) {
 	p := plan{repository: repository, image: asked}
 	for _, tag := range tags {
-		have, ok := present[tag]
-		if !ok || !keeps(tag) || have.Digest == p.image.Digest {
-			continue
+		if have, ok := present[tag]; ok && keeps(tag) && have.Digest != asked.Digest {
+			p.image, p.adopted = have, tag
 		}
-		if p.adopted != "" {
-			return plan{}, &conflictError{repository, p.adopted, tag, p.image.Digest, have.Digest}
-		}
-		p.image, p.adopted = have, tag
 	}
 	for _, tag := range tags {
 		have, ok := present[tag]
@@ -52,7 +47,7 @@ func decide(repository string, tags []string, keeps func(tag string) bool, prese
 			p.tags = append(p.tags, Tagged{tag, registry.Created})
 		case have.Digest == p.image.Digest:
 			p.tags = append(p.tags, Tagged{tag, registry.Kept})
-		case keeps(tag): // it was on the image that was asked for, and another kept tag is not
+		case keeps(tag): // and another kept tag is on another image
 			return plan{}, &conflictError{repository, p.adopted, tag, p.image.Digest, have.Digest}
 		default:
 			return plan{}, &registry.TagTakenError{Repository: repository, Tag: tag, Have: have.Digest, Want: p.image.Digest}

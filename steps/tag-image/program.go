@@ -209,7 +209,7 @@ func lost(err error, keeps func(string) bool) bool {
 	return ok && keeps(moved.Tag)
 }
 
-// explain gives errors their exit code and says what the reader can do.
+// explain gives errors their exit code and says what the reader can do. Failures of the registry keep theirs.
 func explain(err error) error {
 	if e, ok := errors.AsType[*registry.TagTakenError](err); ok {
 		return step.Refuse("a tag is never used twice: release the next version, or set SOURCE to the digest that has the tag", "%w", e)
@@ -222,9 +222,6 @@ func explain(err error) error {
 	}
 	if errors.As(err, new(*registry.SourceError)) {
 		return step.Refuse("save the image again; nothing was sent", "%w", err)
-	}
-	if e, ok := errors.AsType[*registry.Error](err); ok && e.Fix() != "" {
-		return step.WithFix(err, e.Fix())
 	}
 	return err
 }
