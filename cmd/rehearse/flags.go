@@ -17,6 +17,8 @@ import (
 const help = `rehearse runs a Cloud Build build file on this machine, every step as a process.
 
 usage: rehearse [flags] CONFIG.yaml
+       rehearse play       the whole workflow of this suite, on real servers (rehearse play -help)
+       rehearse cluster    a Kubernetes control plane on loopback, until Ctrl-C
 
 Run it where the build's source is. Without --trigger the build runs as gcloud builds submit
 would run it: on a copy of the current folder without .git, with the substitutions of the file
