@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -54,13 +55,39 @@ func (w *World) run(ctx context.Context, r *BuildRecord) {
 	for _, s := range r.Steps {
 		w.say("  %s  %-8s %6s  %s %s", r.ID, s.ID, s.Duration(), s.Status, s.Result)
 	}
-	if r.Err != nil {
+	if r.Err != nil && r.lastStep().Status == "refused" {
+		w.say("  %s  refused by step %s: %s", r.ID, r.lastStep().ID, r.refusal())
+	} else if r.Err != nil {
 		log, err := os.ReadFile(r.Log)
 		if err != nil {
 			log = []byte(err.Error())
 		}
 		w.say("  %s  FAILED: %v; its log:\n%s", r.ID, r.Err, log)
 	}
+}
+
+// lastStep is the last step that was started.
+func (b *BuildRecord) lastStep() StepRecord {
+	for i := len(b.Steps) - 1; i >= 0; i-- {
+		if b.Steps[i].Status != string(runner.Queued) {
+			return b.Steps[i]
+		}
+	}
+	return StepRecord{}
+}
+
+// refusal is what the step that refused said, from the build's log.
+func (b *BuildRecord) refusal() string {
+	log, err := os.ReadFile(b.Log)
+	if err != nil {
+		return err.Error()
+	}
+	for line := range strings.Lines(string(log)) {
+		if _, text, ok := strings.Cut(line, ": error: "); ok {
+			return strings.TrimSpace(text)
+		}
+	}
+	return "it did not say why"
 }
 
 func (w *World) tryRun(ctx context.Context, r *BuildRecord) error {
@@ -124,7 +151,10 @@ func stepRecord(id string, s runner.StepResult) StepRecord {
 	r.Status = left.Status
 	var values []string
 	for k, v := range left.Values {
-		if v != "" {
+		if commitID.MatchString(v) {
+			v = short(v)
+		}
+		if v != "" && k != "IMAGE" { // the same everywhere, and long
 			values = append(values, k+"="+shortDigest(v))
 		}
 	}
@@ -200,5 +230,7 @@ func goCache(ctx context.Context) (string, error) {
 	}
 	return string(bytes.TrimSpace(out)), nil
 }
+
+var commitID = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
 func short(commit string) string { return commit[:min(12, len(commit))] }

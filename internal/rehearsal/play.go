@@ -19,6 +19,8 @@ type Scene struct {
 	Event   string        // what happened
 	Expect  string        // what must come of it
 	Took    time.Duration // from the push to the last pod that is ready
+	Again   bool          // whether builds only run a second time: nobody pushed
+	Refused bool          // whether it is to be refused
 	Builds  []*BuildRecord
 	Rows    []Row // what every account runs afterwards
 	Commits int   // on the config repo's main branch
@@ -31,7 +33,7 @@ type Report struct {
 }
 
 // Play plays the workflow: a commit reaches staging, a release candidate reaches the UAT accounts, the final release reaches all with the
-// digest that staging tested, and a second run of every build changes nothing. Each scene is checked as it ends; the report holds the
+// digest that staging tested; a second run of the builds changes nothing, and the candidate's is refused now. Each scene is checked as it ends; the report holds the
 // scenes so far even when there is an error.
 func Play(ctx context.Context, options Options) (_ *Report, err error) {
 	report := &Report{Cluster: options.Cluster}
@@ -59,14 +61,9 @@ func Play(ctx context.Context, options Options) (_ *Report, err error) {
 			func(before, after []Row) error { return p.released(before, after, "v1.1.0-rc.1", "uat") }},
 		{Scene{Event: "release v1.1.0", Expect: "all accounts run the digest that staging tested"}, func() error { return w.Release(ctx, "v1.1.0") },
 			func(before, after []Row) error { return p.released(before, after, "v1.1.0", "uat", "production") }},
-		{Scene{Event: "every build runs again", Expect: "nothing changes"}, func() error {
-			for _, b := range slices.Clone(w.builds) {
-				w.Again(b)
-				if _, err := w.Settle(ctx, 0); err != nil { // one after the other, so that the log can be read
-					return err
-				}
-			}
-			return nil
+		{Scene{Event: "every trigger's last build runs again", Expect: "nothing changes", Again: true}, func() error { return w.again(ctx, w.lastOfEach()...) }, p.unchanged},
+		{Scene{Event: "the candidate's build runs again", Expect: "it is refused, since v1.1.0 is newer, and nothing changes", Again: true, Refused: true}, func() error {
+			return w.again(ctx, report.Scenes[2].Builds[0])
 		}, p.unchanged},
 	}
 	for _, s := range scenes {
@@ -110,6 +107,9 @@ func (p *player) scene(ctx context.Context, s Scene, since int, act func() error
 		return fmt.Errorf("%s: %w", s.Event, err)
 	}
 	s.Took = time.Since(start)
+	if err := s.ended(); err != nil {
+		return fmt.Errorf("%s: %w", s.Event, err)
+	}
 	if s.Rows, err = p.w.Rows(ctx); err != nil {
 		return err
 	}
@@ -125,6 +125,22 @@ func (p *player) scene(ctx context.Context, s Scene, since int, act func() error
 		return fmt.Errorf("%s: expected that %s: %w", s.Event, s.Expect, err)
 	}
 	p.w.say("so it is: %s", s.Expect)
+	return nil
+}
+
+// ended fails when a build of the scene did, or when what was to be refused was not: by the last step that ran, on purpose.
+func (s *Scene) ended() error {
+	if len(s.Builds) == 0 && s.Refused {
+		return errors.New("no build was started")
+	}
+	for _, b := range s.Builds {
+		switch last := b.lastStep(); {
+		case s.Refused && last.Status != "refused":
+			return fmt.Errorf("build %s was not refused: %w", b.ID, b.Err)
+		case !s.Refused && b.Err != nil:
+			return fmt.Errorf("build %s of trigger %s: %w", b.ID, b.Trigger.Name, b.Err)
+		}
+	}
 	return nil
 }
 
@@ -230,6 +246,9 @@ func (r *Report) Text() string {
 	}
 	fmt.Fprintf(w, "\nevent\tfrom push to %s\tbuilds\n", until)
 	for _, s := range r.Scenes[1:] {
+		if s.Again {
+			continue
+		}
 		var names []string
 		for _, build := range s.Builds {
 			names = append(names, build.Trigger.Name)
@@ -241,8 +260,8 @@ func (r *Report) Text() string {
 }
 
 func shortDigest(d string) string {
-	if _, hex, ok := strings.Cut(d, ":"); ok && len(hex) > 12 {
-		return d[:len(d)-len(hex)+12]
+	if hex, ok := strings.CutPrefix(d, "sha256:"); ok && len(hex) > 12 {
+		return "sha256:" + hex[:12]
 	}
 	return d
 }

@@ -39,6 +39,7 @@ func rehearse(t *testing.T, cluster bool) {
 		{"staging": "main", "orchid": "v1.1.0-rc.1", "willow": "v1.1.0-rc.1", "maple": "v1.0.0", "cedar": "v1.0.0", "birch": "v1.0.0"},
 		{"staging": "main", "orchid": "v1.1.0", "willow": "v1.1.0", "maple": "v1.1.0", "cedar": "v1.1.0", "birch": "v1.1.0"},
 		{"staging": "main", "orchid": "v1.1.0", "willow": "v1.1.0", "maple": "v1.1.0", "cedar": "v1.1.0", "birch": "v1.1.0"},
+		{"staging": "main", "orchid": "v1.1.0", "willow": "v1.1.0", "maple": "v1.1.0", "cedar": "v1.1.0", "birch": "v1.1.0"},
 	}
 	if len(report.Scenes) != len(want) {
 		t.Fatalf("%d scenes, want %d", len(report.Scenes), len(want))
@@ -67,17 +68,21 @@ func rehearse(t *testing.T, cluster bool) {
 		}
 	}
 	// Founding, then one commit each for staging, the candidate and the release; the second run of everything adds none.
-	for i, n := range []int{1, 2, 3, 4, 4} {
+	for i, n := range []int{1, 2, 3, 4, 4, 4} {
 		if report.Scenes[i].Commits != n {
 			t.Errorf("%s: the config repo has %d commits, want %d", report.Scenes[i].Event, report.Scenes[i].Commits, n)
 		}
 	}
 	if cluster { // production was upgraded once, UAT twice; a second run adds no revision
-		for _, r := range report.Scenes[4].Rows {
+		for _, r := range report.Scenes[5].Rows {
 			if n := map[string]int{"staging": 2, "uat": 3, "production": 2}[r.Channel]; r.Revision != n {
 				t.Errorf("%s is at revision %d, want %d", r.Account, r.Revision, n)
 			}
 		}
+	}
+	// Each trigger that exists ran again: main, release and, with a cluster, deploy.
+	if n := len(report.Scenes[4].Builds); n != 2 && !cluster || n != 3 && cluster {
+		t.Errorf("%d builds ran again", n)
 	}
 	html, err := report.HTML()
 	if err != nil || !strings.Contains(string(html), "v1.1.0-rc.1") {

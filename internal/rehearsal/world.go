@@ -166,7 +166,7 @@ func (w *World) startBuild(t *cloudbuild.Trigger, e cloudbuild.Event) {
 }
 
 // Settle waits until no build runs and no push is left that the triggers have not been told of, and returns the builds since the
-// given number of them. The error is the first failed build's.
+// given number of them, failed ones included.
 func (w *World) Settle(ctx context.Context, since int) ([]*BuildRecord, error) {
 	stop := context.AfterFunc(ctx, func() { w.mu.Lock(); defer w.mu.Unlock(); w.changed.Broadcast() })
 	defer stop()
@@ -185,13 +185,7 @@ func (w *World) Settle(ctx context.Context, since int) ([]*BuildRecord, error) {
 		}
 		w.changed.Wait()
 	}
-	builds := slices.Clone(w.builds[since:])
-	for _, b := range builds {
-		if b.Err != nil {
-			return builds, fmt.Errorf("build %s of trigger %s: %w", b.ID, b.Trigger.Name, b.Err)
-		}
-	}
-	return builds, nil
+	return slices.Clone(w.builds[since:]), nil
 }
 
 // quiet reports whether nothing runs and nothing is about to: Git tells its owner of a push a moment after the pusher, so the refs
@@ -222,11 +216,33 @@ func (w *World) Builds() int {
 	return len(w.builds)
 }
 
-// Again runs a build a second time, as the button in the console does: a new build of the same commit.
-func (w *World) Again(r *BuildRecord) {
+// again runs builds a second time, as the button in the console does: a new build of the same commit. One after the other, so that the
+// log can be read.
+func (w *World) again(ctx context.Context, builds ...*BuildRecord) error {
+	for _, b := range builds {
+		w.mu.Lock()
+		w.startBuild(b.Trigger, b.Event)
+		w.mu.Unlock()
+		if _, err := w.Settle(ctx, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lastOfEach returns the last build of every trigger, in the order of their first builds.
+func (w *World) lastOfEach() []*BuildRecord {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.startBuild(r.Trigger, r.Event)
+	var last []*BuildRecord
+	for _, b := range w.builds {
+		if i := slices.IndexFunc(last, func(l *BuildRecord) bool { return l.Trigger == b.Trigger }); i >= 0 {
+			last[i] = b
+		} else {
+			last = append(last, b)
+		}
+	}
+	return last
 }
 
 // runGit runs the git program in a folder, as somebody who knows the token.
