@@ -1,0 +1,499 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
+	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
+	"github.com/deepdesk/cloudbuild-steps/internal/marker"
+	"github.com/deepdesk/cloudbuild-steps/internal/policy"
+	"github.com/deepdesk/cloudbuild-steps/internal/release"
+	"github.com/deepdesk/cloudbuild-steps/internal/step"
+)
+
+// plan is what is to change in one state of the config repo, and why the rest is not.
+type plan struct {
+	in       In
+	target   target
+	snapshot *gitrepo.Snapshot
+
+	edits     []Edit
+	skipped   []Skip
+	held      int      // how many of skipped the gate holds
+	defects   int      // how many of skipped cannot be edited
+	newer     []string // tags that stand where an older one was to be written
+	already   int      // resources that have the tag
+	unmatched []string // why there is no marker to write to
+	notes     []string // what else the reader should know about the repo
+
+	files map[string][2][]byte // old and new content
+}
+
+// tracked is a policy whose markers may be written to.
+type tracked struct {
+	id      string
+	policy  policy.Policy
+	defined bool // the config repo has a manifest of it; else it admits every tag
+}
+
+// compare returns +1 when the tag is newer than the one that is there, -1 when it is older.
+func (t tracked) compare(tag, there string) (int, error) {
+	if t.defined {
+		return t.policy.Compare(tag, there)
+	}
+	if a, errA := release.Parse(tag); errA == nil {
+		if b, errB := release.Parse(there); errB == nil {
+			return a.Compare(b), nil
+		}
+	}
+	a, okA := release.ParseBuildTag(tag)
+	b, okB := release.ParseBuildTag(there)
+	if okA && okB && a.Branch == b.Branch {
+		return cmp.Compare(a.Unix, b.Unix), nil
+	}
+	return 0, fmt.Errorf("%q cannot be compared with %q, which is there", tag, there)
+}
+
+// newPlan reads the repo and decides. It is a function of its arguments: another state of the repo gets a plan of its own.
+func newPlan(s *gitrepo.Snapshot, in In, t target) (*plan, error) {
+	p := &plan{in: in, target: t, snapshot: s, files: map[string][2][]byte{}}
+	files, set, err := p.scan()
+	if err != nil {
+		return p, err
+	}
+	admitting, err := p.track(set)
+	if err != nil {
+		return p, err
+	}
+	g, err := p.gate()
+	if err != nil {
+		return p, err
+	}
+	seen := map[string]bool{}
+	for _, f := range files {
+		if err := p.consider(f, admitting, g, seen); err != nil {
+			return p, err
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(admitting)) {
+		if !seen[id] {
+			p.unmatched = append(p.unmatched, "no marker names policy "+id)
+		}
+	}
+	if in.OnUnmatched == "refuse" && (len(p.unmatched) > 0 || p.defects > 0) {
+		p.edits = nil
+		return p, step.Refuse("correct the config repo, or set ON_UNMATCHED=warn", "%s", p.complaints())
+	}
+	return p, p.record()
+}
+
+// complaints lists what ON_UNMATCHED is about.
+func (p *plan) complaints() string {
+	list := slices.Clone(p.unmatched)
+	for _, s := range p.skipped {
+		if !s.held {
+			list = append(list, fmt.Sprintf("%s:%d: %s: %s", s.File, s.Line, s.Policy, s.Reason))
+		}
+	}
+	return strings.Join(list, "; ")
+}
+
+// file is a YAML file of the repo that may hold markers.
+type file struct {
+	name    string
+	content []byte
+}
+
+// scan reads the YAML files below CONFIG_PATH once: those with markers are kept, those with image objects are parsed.
+func (p *plan) scan() ([]file, policy.Set, error) {
+	var files []file
+	var set policy.Set
+	root := path.Clean(p.in.ConfigPath) + "/"
+	err := p.snapshot.Walk(func(name string, mode gitrepo.Mode, _ int64, open func() ([]byte, error)) error {
+		if root != "./" && !strings.HasPrefix(name, root) || !isYAML(name) {
+			return nil
+		}
+		if !mode.IsRegular() {
+			p.notes = append(p.notes, name+" is a link or a submodule, which is never followed")
+			return nil
+		}
+		content, err := open()
+		if tooLarge, ok := errors.AsType[*gitrepo.TooLargeError](err); ok {
+			p.notes = append(p.notes, tooLarge.Error()+" and was not read")
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if marker.Has(content) {
+			files = append(files, file{name, content})
+		}
+		objects, err := policy.Parse(content)
+		if err != nil {
+			p.notes = append(p.notes, fmt.Sprintf("%s: the image objects in it cannot be read: %v", name, err))
+			return nil
+		}
+		if err := set.Merge(objects); err != nil {
+			return step.Misconfigured("set CONFIG_PATH to the folder of one cluster", "%s: %w", name, err)
+		}
+		return nil
+	})
+	return files, set, err
+}
+
+// isYAML reports whether Flux would look for markers in a file of this name.
+func isYAML(name string) bool {
+	return strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml") || path.Base(name) == "Kustomization"
+}
+
+// track finds the policies of the image that admit the tag.
+func (p *plan) track(set policy.Set) (map[string]tracked, error) {
+	candidates := map[string]tracked{}
+	for _, q := range set.Policies {
+		image, _ := set.Image(q)
+		wanted := slices.Contains(p.in.Policies, q.ID())
+		switch {
+		case image == p.target.image && (wanted || len(p.in.Policies) == 0):
+			candidates[q.ID()] = tracked{q.ID(), q, true}
+		case wanted:
+			return nil, step.Misconfigured("correct POLICIES or IMAGE", "POLICIES names %s, whose image is %q, and IMAGE is %s", q.ID(), image, p.target.image)
+		}
+	}
+	for _, id := range p.in.Policies {
+		if _, defined := candidates[id]; !defined {
+			candidates[id] = tracked{id: id}
+		}
+	}
+	if len(candidates) == 0 {
+		p.unmatched = append(p.unmatched, "the config repo has no ImagePolicy whose ImageRepository is "+p.target.image)
+	}
+	admitting := map[string]tracked{}
+	var refusals []string
+	for _, id := range slices.Sorted(maps.Keys(candidates)) {
+		t := candidates[id]
+		if t.defined && t.policy.Suspended {
+			refusals = append(refusals, id+": it is suspended")
+			continue
+		}
+		if t.defined {
+			if ok, reason := t.policy.Admits(p.target.tag); !ok {
+				refusals = append(refusals, id+": "+reason)
+				continue
+			}
+		}
+		admitting[id] = t
+	}
+	if len(admitting) == 0 && len(candidates) > 0 {
+		p.unmatched = append(p.unmatched, fmt.Sprintf("no policy admits %s (%s)", p.target.tag, strings.Join(refusals, "; ")))
+	}
+	return admitting, nil
+}
+
+// gate brings together what decides by account.
+func (p *plan) gate() (gate, error) {
+	g := gate{target: p.target, label: p.in.AccountLabel}
+	if p.target.decision != nil || !p.target.candidate {
+		return g, nil
+	}
+	name := path.Join(p.in.ConfigPath, p.in.Accounts)
+	raw, found, err := p.snapshot.ReadFile(name)
+	if err != nil || !found {
+		return g, err
+	}
+	inventory, err := accounts.Parse(raw)
+	if err != nil {
+		return g, step.Refuse("correct the inventory; while it is defective no candidate is delivered", "inventory %s: %w", name, err)
+	}
+	g.inventory = &inventory
+	return g, nil
+}
+
+// unit is all markers of one policy in one resource. They change together or not at all: a new tag beside an old digest would deploy the
+// old image under the new name.
+type unit struct {
+	policy   tracked
+	resource marker.Resource
+	markers  []marker.Marker
+	defect   string // why one of its markers cannot be edited
+}
+
+// consider decides on the markers of one file.
+func (p *plan) consider(f file, admitting map[string]tracked, g gate, seen map[string]bool) error {
+	mentioned := false
+	for id := range admitting {
+		mentioned = mentioned || bytes.Contains(f.content, []byte(id))
+	}
+	if !mentioned {
+		return nil
+	}
+	var edits []marker.Edit
+	for _, u := range unitsOf(f.content, admitting) {
+		seen[u.policy.id] = true
+		more, err := p.decide(f, u, g)
+		if err != nil {
+			return err
+		}
+		edits = append(edits, more...)
+	}
+	if len(edits) == 0 {
+		return nil
+	}
+	after, err := marker.Splice(f.content, edits)
+	if err != nil {
+		return fmt.Errorf("editing %s: %w", f.name, err)
+	}
+	p.files[f.name] = [2][]byte{f.content, after}
+	return nil
+}
+
+// unitsOf groups the markers of the policies. A comment that is no marker although it means to be one belongs to no policy; it makes a unit
+// of its own when it stands at a value, and holds back the others of its resource.
+func unitsOf(content []byte, admitting map[string]tracked) []*unit {
+	var units []*unit
+	found := marker.Find(content)
+	for _, m := range found {
+		t, ok := admitting[m.ID()]
+		if m.Policy == "" && m.Skip != "" {
+			t = tracked{id: ""}
+		} else if !ok {
+			continue
+		}
+		i := slices.IndexFunc(units, func(u *unit) bool { return u.policy.id == t.id && sameResource(u.resource, m.Resource) })
+		if i < 0 || t.id == "" {
+			units = append(units, &unit{policy: t, resource: m.Resource})
+			i = len(units) - 1
+		}
+		units[i].markers = append(units[i].markers, m)
+		if m.Skip != "" && units[i].defect == "" {
+			units[i].defect = m.Skip
+			if len(units[i].markers) > 1 {
+				units[i].defect = fmt.Sprintf("line %d: %s", m.Line, m.Skip)
+			}
+		}
+	}
+	for _, broken := range units {
+		if broken.policy.id != "" || broken.markers[0].Value == "" {
+			continue
+		}
+		for _, u := range units {
+			if u.policy.id != "" && u.defect == "" && sameResource(u.resource, broken.resource) {
+				u.defect = fmt.Sprintf("line %d: %s", broken.markers[0].Line, broken.markers[0].Skip)
+			}
+		}
+	}
+	return units
+}
+
+func sameResource(a, b marker.Resource) bool {
+	return a.APIVersion == b.APIVersion && a.Kind == b.Kind && a.Namespace == b.Namespace && a.Name == b.Name
+}
+
+// decide returns the edits of one unit, or records why there are none.
+func (p *plan) decide(f file, u *unit, g gate) ([]marker.Edit, error) {
+	account, doubt := p.in.owner(u.resource, f.name)
+	skip := Skip{File: f.name, Line: u.markers[0].Line, Policy: u.policy.id, Account: account}
+	if u.defect != "" {
+		skip.Reason = u.defect
+		p.skipped = append(p.skipped, skip)
+		p.defects++
+		return nil, nil
+	}
+	tags := tagsIn(u.markers)
+	fresh := len(tags) == 1 && tags[0] == p.target.tag // the tag is there already
+	var edits []marker.Edit
+	for _, m := range u.markers {
+		value, known := p.value(u.policy, m)
+		if !known && !fresh {
+			return nil, step.Misconfigured("run tag-image in this build before, or set DIGEST",
+				"%s:%d: the marker of %s asks for a digest, and the digest of %s:%s is not known", f.name, m.Line, u.policy.id, p.target.image, p.target.tag)
+		}
+		if known && value != m.Value {
+			edits = append(edits, marker.Edit{Marker: m, Value: value})
+		}
+	}
+	if len(edits) == 0 {
+		p.already++
+		return nil, nil
+	}
+	if reason := g.holds(account, doubt); reason != "" {
+		skip.Reason, skip.held = reason, true
+		p.skipped = append(p.skipped, skip)
+		p.held++
+		return nil, nil
+	}
+	if reason := p.backwards(u.policy, tags, edits); reason != "" && !p.in.AllowDowngrade {
+		skip.Reason = reason
+		p.skipped = append(p.skipped, skip)
+		return nil, nil
+	}
+	for _, e := range edits {
+		p.edits = append(p.edits, Edit{
+			File: f.name, Line: e.Marker.Line, Policy: u.policy.id, Field: string(e.Marker.Field), From: e.Marker.Value, To: e.Value, Account: account,
+		})
+	}
+	return edits, nil
+}
+
+// tagsIn lists the tags that stand in the values of the markers, each once.
+func tagsIn(markers []marker.Marker) []string {
+	var tags []string
+	for _, m := range markers {
+		tag := ""
+		switch m.Field {
+		case marker.Tag:
+			tag = m.Value
+		case marker.Reference:
+			tag = tagOf(m.Value)
+		default:
+			continue
+		}
+		if !slices.Contains(tags, tag) {
+			tags = append(tags, tag)
+		}
+	}
+	return tags
+}
+
+// value is what a marker asks for; known is false when it needs a digest that nobody has told.
+func (p *plan) value(t tracked, m marker.Marker) (value string, known bool) {
+	switch m.Field {
+	case marker.Name:
+		return p.target.image, true
+	case marker.Tag:
+		return p.target.tag, true
+	case marker.Digest:
+		return p.target.digest, p.target.digest != ""
+	}
+	pinned := t.defined && t.policy.ReflectsDigest || strings.Contains(m.Value, "@")
+	return p.target.reference(pinned), !pinned || p.target.digest != ""
+}
+
+// backwards returns why the edits would put something older in the place of something newer, or might, as far as can be told.
+func (p *plan) backwards(t tracked, tags []string, edits []marker.Edit) string {
+	for _, there := range tags {
+		if there == p.target.tag || there == "" {
+			continue
+		}
+		c, err := t.compare(p.target.tag, there)
+		if err == nil && c < 0 {
+			p.newer = append(p.newer, there)
+			return there + " is there, which is newer"
+		}
+		if err != nil && !t.defined {
+			return err.Error()
+		}
+	}
+	digests := slices.ContainsFunc(edits, func(e marker.Edit) bool { return e.Marker.Field == marker.Digest })
+	if len(tags) == 0 && digests {
+		return "a digest alone does not tell whether it is older: mark the tag in the same resource, too"
+	}
+	return ""
+}
+
+// record adds the gate's decision to the commit. A decision that was recorded for the same version stays true: the digest behind a
+// version never changes.
+func (p *plan) record() error {
+	if p.target.decision == nil || len(p.edits) == 0 {
+		return nil
+	}
+	d := *p.target.decision
+	name := path.Join(p.in.ConfigPath, p.in.DecisionsPath, d.Service, d.Version+".json")
+	old, found, err := p.snapshot.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	if found {
+		if before, err := accounts.ParseDecision(old); err == nil && before.Digest != d.Digest {
+			return step.Refuse("find out who moved the tag; a version that was delivered keeps its digest",
+				"%s records digest %s for %s, and the gate decided on %s now", name, before.Digest, d.Version, d.Digest)
+		}
+	}
+	text, err := json.MarshalIndent(d, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding the decision: %w", err)
+	}
+	p.files[name] = [2][]byte{old, append(text, '\n')}
+	return nil
+}
+
+// change is the plan as one commit.
+func (p *plan) change(b *step.Build, now time.Time) (*gitrepo.Change, error) {
+	message, err := p.message(b)
+	if err != nil {
+		return nil, err
+	}
+	if p.snapshot.When.After(now) {
+		now = p.snapshot.When // a commit is not older than its parent, whatever the clocks say
+	}
+	c := &gitrepo.Change{
+		Files: map[string][]byte{}, Message: message, Author: gitrepo.Signature{Name: p.in.CommitAuthor, Email: p.in.CommitEmail, When: now},
+	}
+	for name, contents := range p.files {
+		c.Files[name] = contents[1]
+	}
+	return c, nil
+}
+
+// nothing says why no commit was made.
+func (p *plan) nothing() error {
+	tag := p.target.tag
+	switch {
+	case len(p.newer) > 0 && !p.target.isRelease:
+		return step.Nothing("%s is superseded by %s", tag, p.newer[0])
+	case len(p.newer) > 0 && p.already == 0 && p.held == 0:
+		return step.Refuse("set ALLOW_DOWNGRADE=true to go back on purpose", "%s is older than what is there: %s", tag, strings.Join(slices.Compact(p.newer), ", "))
+	case p.already > 0:
+		return step.Nothing("%s stands already wherever it may", tag)
+	case p.held > 0:
+		first := p.skipped[slices.IndexFunc(p.skipped, func(s Skip) bool { return s.held })]
+		return step.Nothing("%s is held (%d of %d): %s", tag, p.held, len(p.skipped), first.Reason)
+	case len(p.unmatched) > 0:
+		return step.Nothing("%s", strings.Join(p.unmatched, "; "))
+	}
+	return step.Nothing("no marker for %s can be written", tag)
+}
+
+// mostLines is how many edits and skipped markers are printed; the hand-over has all.
+const mostLines = 100
+
+// report tells the reader what changes and what does not.
+func (p *plan) report(b *step.Build) {
+	for _, n := range p.notes {
+		b.Log.Warn(n)
+	}
+	for _, u := range p.unmatched {
+		b.Log.Warn(u)
+	}
+	for i, s := range p.skipped {
+		if i == mostLines {
+			b.Log.Warn(fmt.Sprintf("and %d more were left alone", len(p.skipped)-mostLines))
+			break
+		}
+		line := fmt.Sprintf("left alone: %s:%d", s.File, s.Line)
+		if s.held {
+			b.Log.Info(line, "policy", s.Policy, "reason", s.Reason)
+		} else {
+			b.Log.Warn(line, "policy", s.Policy, "reason", s.Reason)
+		}
+	}
+	for i, e := range p.edits {
+		if i == mostLines {
+			b.Log.Info(fmt.Sprintf("and %d more edits", len(p.edits)-mostLines))
+			break
+		}
+		about := []any{"policy", e.Policy}
+		if e.Account != "" {
+			about = append(about, "account", e.Account)
+		}
+		b.Log.Info(fmt.Sprintf("%s:%d: %s %s -> %s", e.File, e.Line, e.Field, e.From, e.To), about...)
+	}
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
+	"github.com/deepdesk/cloudbuild-steps/internal/release"
+	"github.com/deepdesk/cloudbuild-steps/internal/step"
+)
+
+// In is what bump-config is told.
+type In struct {
+	step.ConfigRepo `require:"CONFIG_REPO"`
+	Image           step.Image      `env:"IMAGE" required:"true" doc:"registry repository of the service's image, without a tag"`
+	Mode            string          `env:"MODE" default:"version" oneof:"version" doc:"where the new values come from"`
+	Version         release.Version `env:"VERSION" from:"TAG_NAME" doc:"the release to write, such as v2.0.0-rc.1"`
+	BuildTag        string          `env:"BUILD_TAG" from:"compute-version.build_tag" doc:"the build tag to write when there is no VERSION, main-<commit>-<unix time>"`
+	Digest          digest          `env:"DIGEST" doc:"digest behind the tag; when unset, the gate's decision's, or what tag-image handed over for this very tag"`
+	Policies        []string        `env:"POLICIES" doc:"only the markers of these policies, each namespace:name; policies that the repo does not define are taken to admit every tag"`
+	Accounts        string          `env:"ACCOUNTS" default:"accounts.yaml" doc:"path of the inventory in the config repo; without a decision, it says which accounts may receive a release candidate"`
+	AccountLabel    string          `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a resource that says whose it is"`
+	AccountPath     accountPath     `env:"ACCOUNT_PATH" doc:"path pattern that says whose a file is, such as accounts/{account}/"`
+	AllowDowngrade  bool            `env:"ALLOW_DOWNGRADE" default:"false" doc:"write an older version over a newer one"`
+	OnUnmatched     string          `env:"ON_UNMATCHED" default:"warn" oneof:"warn,refuse" doc:"what to do when no policy admits the tag, no marker names such a policy, or a marker cannot be edited"`
+	DecisionsPath   string          `env:"DECISIONS_PATH" default:"decisions" doc:"folder of the config repo for the gate's decisions, as SERVICE/VERSION.json"`
+	Service         string          `env:"SERVICE" doc:"the service's name; the last path element of IMAGE when unset"`
+	PushBranch      string          `env:"PUSH_BRANCH" doc:"push to this branch instead of CONFIG_BRANCH, for a pull request; it is created when missing, else added to"`
+	CommitAuthor    string          `env:"COMMIT_AUTHOR" default:"bump-config" doc:"author of the commit"`
+	CommitEmail     string          `env:"COMMIT_EMAIL" default:"bump-config@cloudbuild-steps.invalid" doc:"e-mail address of the author"`
+	CommitMessage   messageTemplate `env:"COMMIT_MESSAGE" doc:"commit message as a Go template; fields: .Service .Image .Tag .Digest .Channel .Accounts .Edits (.File .Line .Policy .Field .From .To .Account) .Held (.File .Line .Policy .Account .Reason) .Commit .Branch .Repo .Build; when unset: what changed, for whom, why, and the build"`
+	step.Source
+	step.Credentials
+}
+
+// Check reports faults across variables.
+func (in In) Check(f *step.Faults) {
+	if in.Version.IsZero() && in.BuildTag == "" {
+		f.Add("VERSION", "is not set, and there is no BUILD_TAG: on a release set VERSION or TAG_NAME; on a branch run compute-version before, or set BUILD_TAG")
+	}
+	if _, ok := release.ParseBuildTag(in.BuildTag); in.BuildTag != "" && !ok {
+		f.Add("BUILD_TAG", "%q is not a build tag: want <branch>-<commit>-<unix time>", in.BuildTag)
+	}
+	for _, id := range in.Policies {
+		if namespace, name, ok := strings.Cut(id, ":"); !ok || namespace == "" || name == "" || strings.Contains(name, ":") {
+			f.Add("POLICIES", "%q does not name a policy: want namespace:name", id)
+		}
+	}
+	for name, p := range map[string]string{"ACCOUNTS": in.Accounts, "DECISIONS_PATH": in.DecisionsPath} {
+		if path.IsAbs(p) || strings.Contains("/"+p+"/", "/../") || strings.Contains(p, "://") {
+			f.Add(name, "%q is not inside the config repo: want a relative path without ..", p)
+		}
+	}
+	for name, text := range map[string]string{"COMMIT_AUTHOR": in.CommitAuthor, "COMMIT_EMAIL": in.CommitEmail} {
+		if err := gitrepo.CheckSignature(text); err != nil {
+			f.Add(name, "%v", err)
+		}
+	}
+}
+
+// Out is what bump-config did.
+type Out struct {
+	Commit   string `json:"commit" env:"CONFIG_COMMIT" doc:"the commit that was pushed; empty when there was nothing to change"`
+	Branch   string `json:"branch" doc:"the branch it was pushed to"`
+	Attempts int    `json:"attempts" doc:"how often the edits were decided on; more than one when other writers were quicker"`
+	Edits    []Edit `json:"edits" doc:"changed values: file, line, policy, field (name, tag, digest or image), from, to, account"`
+	Skipped  []Skip `json:"skipped" doc:"markers that were left alone: file, line, policy, account, reason"`
+}
+
+// Edit is one changed value.
+type Edit struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"`
+	Policy  string `json:"policy"`
+	Field   string `json:"field"`
+	From    string `json:"from"`
+	To      string `json:"to"`
+	Account string `json:"account"`
+}
+
+// Skip is a marker, or all markers of one policy in one resource, that was left alone.
+type Skip struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"`
+	Policy  string `json:"policy"`
+	Account string `json:"account"`
+	Reason  string `json:"reason"`
+
+	held bool // by the gate, and not for a fault of the marker
+}
+
+// Result is the commit.
+func (o Out) Result() string { return o.Commit }
+
+var program = step.Program[In, Out]{
+	Name:    "bump-config",
+	Summary: "write a version into the config repo: every marker that may receive it, in one commit",
+	Timeout: 10 * time.Minute,
+	Run:     run,
+	Doc:     doc,
+}
+
+func run(ctx context.Context, b *step.Build, in In) (Out, error) {
+	out := Out{Branch: in.branch(), Edits: []Edit{}, Skipped: []Skip{}}
+	wanted, err := newTarget(b, in)
+	if err != nil {
+		return out, err
+	}
+	now := time.Now()
+	var p *plan
+	decide := func(s *gitrepo.Snapshot) (*gitrepo.Change, error) {
+		var err error
+		if p, err = newPlan(s, in, wanted); err != nil || len(p.edits) == 0 {
+			return nil, err
+		}
+		return p.change(b, now)
+	}
+	act := gitrepo.Update
+	if b.DryRun {
+		act = gitrepo.Preview
+	}
+	remote := gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken}
+	result, err := act(ctx, remote, in.ConfigBranch, in.PushBranch, decide)
+	out.Attempts = result.Attempts
+	if lost, ok := errors.AsType[*gitrepo.LostRaceError](err); ok {
+		return out, step.Lost(lost.Fix(), "%w", err)
+	}
+	if p != nil {
+		out.Skipped = append(out.Skipped, p.skipped...)
+	}
+	if err != nil {
+		return out, err
+	}
+	p.report(b)
+	if !result.Changed {
+		return out, p.nothing()
+	}
+	out.Edits = append(out.Edits, p.edits...)
+	if b.DryRun {
+		b.Text(p.diff())
+		return out, nil
+	}
+	out.Commit = result.Commit
+	b.Log.Info("pushed", "commit", result.Commit, "branch", result.Branch, "attempts", result.Attempts)
+	return out, nil
+}
+
+// branch is where the commit goes.
+func (in In) branch() string {
+	if in.PushBranch != "" {
+		return in.PushBranch
+	}
+	return in.ConfigBranch
+}
+
+// service is the name under which decisions are kept.
+func (in In) service() string {
+	if in.Service != "" {
+		return in.Service
+	}
+	return in.Image.Name()
+}
