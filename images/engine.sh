@@ -9,7 +9,11 @@ socket="unix://$state/docker.sock"
 answers() { docker --host "$1" version >/dev/null 2>&1; }
 
 if [ "${1:-}" = stop ]; then
-	[ ! -e "$state/docker.pid" ] || kill "$(cat "$state/docker.pid")"
+	[ -e "$state/docker.pid" ] || exit 0
+	pid=$(cat "$state/docker.pid")
+	kill "$pid" 2>/dev/null || exit 0
+	while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+	umount "$state/exec/netns/default" 2>/dev/null || true # dockerd leaves it, and the folder could not be removed
 	exit 0
 fi
 command -v docker >/dev/null || { echo "no docker program: install Debian's docker.io" >&2; exit 1; }

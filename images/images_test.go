@@ -7,8 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/ociregistry"
 )
 
 // engine starts a Docker engine for this test and builds all images with it. There is no quiet way round it: where no engine can be had,
@@ -20,11 +24,21 @@ func engine(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("ENGINE_DIR", state)
+	// The engine ends when this pipe is closed: by the cleanup, or by the system when the test is killed.
+	end := exec.Command("sh", "-c", "read -r _; ./engine.sh stop; rm -rf \"$ENGINE_DIR\"")
+	end.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // an interrupt of the test is not one of its cleanup
+	pipe, err := end.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := end.Start(); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		if out, err := exec.Command("./engine.sh", "stop").CombinedOutput(); err != nil {
-			t.Errorf("stopping the engine: %v: %s", err, out)
+		_ = pipe.Close()
+		if err := end.Wait(); err != nil {
+			t.Errorf("stopping the engine: %v", err)
 		}
-		_ = os.RemoveAll(state)
 	})
 	var stderr bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), "./engine.sh")
@@ -58,7 +72,11 @@ type result struct {
 // run is `docker run --rm` without a network, unless the flags give one.
 func run(t *testing.T, flags []string, image string, args ...string) result {
 	t.Helper()
-	all := append(append([]string{"run", "--rm", "--network", "none"}, flags...), "cloudbuild-steps/"+image+":test")
+	all := append([]string{"run", "--rm"}, flags...)
+	if !slices.Contains(flags, "--network") {
+		all = append(all, "--network", "none")
+	}
+	all = append(all, "cloudbuild-steps/"+image+":test")
 	cmd := exec.CommandContext(t.Context(), "docker", append(all, args...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -167,4 +185,66 @@ func TestImages(t *testing.T) {
 		flags := []string{"--volume", inventory + ":/accounts.yaml", "--env", "ACCOUNTS=/accounts.yaml", "--env", "IMAGE=127.0.0.1:1/backend", "--env", "VERSION=v1.0.0"}
 		run(t, flags, "gate-uat").want(t, 1, "", "127.0.0.1:1") // no registry there; the inventory was read
 	})
+
+	// What Docker itself saved goes into a real registry and comes back as the same program; then the gate reads the digest there.
+	t.Run("a saved image is pushed, pulled and gated", func(t *testing.T) {
+		registry, err := ociregistry.Start(t.Context(), ociregistry.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = registry.Close() })
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "accounts.yaml"), []byte("- {id: orchid, is_uat: true}\n- {id: maple}\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		image := registry.Host + "/demo/gate"
+		docker(t, "save", "--output", filepath.Join(dir, "image.tar"), "cloudbuild-steps/gate-uat:test")
+		if err := os.Chmod(filepath.Join(dir, "image.tar"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		flags := []string{"--network", "host", "--volume", dir + ":/workspace", "--workdir", "/workspace", "--env", "IMAGE=" + image, "--env", "VERSION=v2.0.0-rc.1"}
+		pushed := run(t, append(flags, "--env", "SOURCE=image.tar"), "tag-image")
+		pushed.want(t, 0, image+"@sha256:", "tag created")
+		reference := strings.TrimSpace(pushed.stdout)
+		docker(t, "pull", "--quiet", reference)
+		if got := docker(t, "run", "--rm", "--network", "none", reference, "-version"); !strings.HasPrefix(got, "gate-uat ") {
+			t.Errorf("the image that was pushed prints %q", got)
+		}
+
+		run(t, flags, "gate-uat").want(t, 0, "1\n", "1 allowed, 1 held")
+		_, digest, _ := strings.Cut(reference, "@")
+		decision, err := os.ReadFile(filepath.Join(dir, ".release", "gate-uat.json"))
+		if err != nil || !strings.Contains(string(decision), `"digest": "`+digest+`"`) {
+			t.Errorf("decision without digest %s: %s (%v)", digest, decision, err)
+		}
+		// A refusal: the exit code and the hand-over say so.
+		run(t, append(flags, "--env", "MAX_UAT_SHARE=0.1"), "gate-uat").want(t, 3, "", "gate-uat: fix: ")
+		if decision, err = os.ReadFile(filepath.Join(dir, ".release", "gate-uat.json")); err != nil || !strings.Contains(string(decision), `"status": "refused"`) {
+			t.Errorf("refusal: %s (%v)", decision, err)
+		}
+
+		// Both as another user, without capabilities, on a read-only file system, as soon as the hand-over directory is theirs.
+		bare := append(flags, "--user", "65532", "--read-only", "--cap-drop", "ALL")
+		for _, step := range []string{"tag-image", "gate-uat"} {
+			run(t, append(bare, "--env", "SOURCE=image.tar"), step).want(t, 2, "", "cannot be written by user 65532")
+		}
+		if err := os.Chown(filepath.Join(dir, ".release"), 65532, 65532); err != nil {
+			t.Fatal(err)
+		}
+		run(t, append(bare, "--env", "SOURCE=image.tar"), "tag-image").want(t, 0, reference, "tag kept")
+		run(t, bare, "gate-uat").want(t, 0, "1\n", "")
+	})
+}
+
+// docker runs a command of the client that must succeed.
+func docker(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "docker", args...).Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		t.Fatalf("docker %v: %s", args, exit.Stderr)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
 }
