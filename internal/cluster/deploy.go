@@ -66,7 +66,7 @@ func (c *Cluster) Deploy(ctx context.Context, r Release, report func(string)) (r
 		up.ResetValues = true // without values, Helm would take the old ones over
 		_, err = up.RunWithContext(calm, r.Name, r.Chart, r.Values)
 	}
-	return s.revision(), c.explainDeploy(r, err)
+	return s.revision(), c.explainDeploy(err)
 }
 
 // Rollback returns a release to the newest revision that ran before, and waits for it. It returns the revision that it returned to and
@@ -89,7 +89,7 @@ func (c *Cluster) Rollback(ctx context.Context, r Release, report func(string)) 
 	back.Timeout, back.WaitStrategy, back.WaitOptions, back.WaitForJobs = r.Timeout, kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, true
 	back.ServerSideApply, back.ForceConflicts = "true", true
 	err = back.Run(r.Name)
-	return to, s.revision(), c.explainDeploy(r, err)
+	return to, s.revision(), c.explainDeploy(err)
 }
 
 // Recover marks a pending revision, whose writer is dead, as failed, so that the release can be deployed again. It writes nothing when the
@@ -97,7 +97,7 @@ func (c *Cluster) Rollback(ctx context.Context, r Release, report func(string)) 
 func (c *Cluster) Recover(ctx context.Context, r Record, reason string) error {
 	s := c.store(Key{r.Namespace, r.Name}, r.Revision, Mark{})
 	name := recordName(r.Name, r.Revision)
-	got, err := s.Secrets.Get(name)
+	got, err := s.Get(name)
 	if err != nil {
 		return fmt.Errorf("reading record %s: %w", name, c.explain(err))
 	}
@@ -126,7 +126,7 @@ func (c *Cluster) createNamespace(ctx context.Context, name string) error {
 }
 
 // explainDeploy adds what a release needs and does not have.
-func (c *Cluster) explainDeploy(r Release, err error) error {
+func (c *Cluster) explainDeploy(err error) error {
 	if err == nil {
 		return nil
 	}

@@ -90,7 +90,7 @@ func (s *store) Update(key string, r release.Releaser) error {
 		return fmt.Errorf("unexpected record %T", r)
 	}
 	if rel.Chart == nil && rel.Manifest == "" { // a record of which only the metadata was read: take its status over, not its emptiness
-		full, err := s.Secrets.Get(key)
+		full, err := s.Get(key)
 		if err != nil {
 			return err
 		}
@@ -160,7 +160,7 @@ func (s *store) full(o *metav1.PartialObjectMetadata) (*releasev1.Release, error
 	rel, ok := s.read[state]
 	s.mu.Unlock()
 	if !ok {
-		r, err := s.Secrets.Get(o.Name)
+		r, err := s.Get(o.Name)
 		if err != nil {
 			return nil, err
 		}

@@ -263,7 +263,7 @@ func (w *waiter) look(ctx context.Context, v *view, p *corev1.Pod, tell func(str
 		return nil
 	}
 	if ours, err := w.isOfNewestRevision(ctx, v, p); err != nil || !ours {
-		return nil // an old pod may be as broken as it likes: it is being replaced, perhaps for that very reason
+		return nil //nolint:nilerr // an old pod may be as broken as it likes: it is being replaced, perhaps for that very reason
 	}
 	if final {
 		return errors.New(text)
