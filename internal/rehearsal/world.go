@@ -81,11 +81,9 @@ func Start(ctx context.Context, options Options) (_ *World, err error) {
 		return nil, err
 	}
 	if options.Cluster {
-		start := time.Now()
 		if w.cluster, err = controlplane.Start(ctx, controlplane.Options{Dir: filepath.Join(options.Dir, "cluster"), Log: options.Log}); err != nil {
 			return nil, err
 		}
-		w.say("Kubernetes API server, controllers and a node that runs nothing: ready after %.1f s", time.Since(start).Seconds())
 	}
 	kubeconfig := ""
 	if w.cluster != nil {

@@ -79,7 +79,7 @@ func (p Program[In, Out]) Contract() Contract {
 
 func describe(v variable) ContractVariable {
 	return ContractVariable{
-		Name: v.name, Doc: v.doc, Type: typeName(v.field.Type), Default: v.def, Required: v.required, Secret: v.secret(),
+		Name: v.name, Doc: v.doc, Type: v.kind(), Default: v.def, Required: v.required, Secret: v.secret(),
 		From: v.from, Choices: v.choices,
 	}
 }

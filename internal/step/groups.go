@@ -36,7 +36,7 @@ type Credentials struct {
 
 // ConfigRepo is the group of variables that say where the config repo is.
 type ConfigRepo struct {
-	ConfigURL    GitURL `env:"CONFIG_REPO" doc:"https URL of the config repo"`
+	ConfigURL    GitURL `env:"CONFIG_REPO" type:"url" doc:"https URL of the config repo"`
 	ConfigBranch string `env:"CONFIG_BRANCH" default:"main" doc:"branch of the config repo"`
 	ConfigPath   string `env:"CONFIG_PATH" default:"." doc:"folder of the config repo that this suite works on"`
 }

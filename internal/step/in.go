@@ -16,14 +16,26 @@ import (
 
 // Faults collects what is wrong with the configuration, so that one run reports all of it. It is an error with exit code 2.
 type Faults struct {
-	list []fault
+	list      []fault
+	malformed map[string]bool // variables that could not be read at all
 }
 
 type fault struct{ name, text string }
 
-// Add records that the variable name is wrong. The text continues the sentence that the name begins and must never repeat a secret.
+// Add records that the variable name is wrong. The text continues the sentence that the name begins and must never repeat a secret. What
+// is said about a variable that could not be read in the first place would only follow from that, and is dropped.
 func (f *Faults) Add(name, format string, args ...any) {
+	if f.malformed[name] {
+		return
+	}
 	f.list = append(f.list, fault{name, fmt.Sprintf(format, args...)})
+}
+
+func (f *Faults) cannotRead(name string) {
+	if f.malformed == nil {
+		f.malformed = map[string]bool{}
+	}
+	f.malformed[name] = true
 }
 
 func (f *Faults) has(name string) bool {
@@ -52,6 +64,14 @@ type variable struct {
 	required bool
 	field    reflect.StructField
 	index    []int
+}
+
+// kind is the word for the variable's type: the field's tag type, else what its Go type is called.
+func (v variable) kind() string {
+	if word := v.field.Tag.Get("type"); word != "" {
+		return word
+	}
+	return typeName(v.field.Type)
 }
 
 func (v variable) secret() bool { return v.field.Type == reflect.TypeFor[secret.Text]() }
@@ -115,6 +135,7 @@ func (d decoder) decode(target reflect.Value, defaults map[string]string) {
 		case raw != "":
 			if err := setField(target.FieldByIndex(v.index), raw); err != nil {
 				d.faults.Add(v.name, "%s", complaint(v, raw, err))
+				d.faults.cannotRead(v.name)
 			} else if len(v.choices) > 0 && !slices.Contains(v.choices, raw) {
 				d.faults.Add(v.name, "%q is not one of %s", raw, strings.Join(v.choices, ", "))
 			}

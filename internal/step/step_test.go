@@ -33,6 +33,9 @@ type probeIn struct {
 }
 
 func (in probeIn) Check(f *Faults) {
+	if in.Wait < time.Second {
+		f.Add("WAIT", "%s is too short", in.Wait)
+	}
 	if in.Retries > 9 {
 		f.Add("RETRIES", "%d is too many: want at most 9", in.Retries)
 	}
@@ -151,6 +154,16 @@ func TestFaultsAcrossVariablesStandBesideTheOthers(t *testing.T) {
 		if !strings.Contains(p.stderr, want) {
 			t.Errorf("no %q in:\n%s", want, p.stderr)
 		}
+	}
+}
+
+func TestWhatFollowsFromAMalformedVariableIsNotReported(t *testing.T) {
+	p := runProbe(t, with(least(), "WAIT", "later"), done)
+	if strings.Count(p.stderr, "WAIT") != 1 || strings.Contains(p.stderr, "too short") {
+		t.Errorf("want one fault of WAIT:\n%s", p.stderr)
+	}
+	if p = runProbe(t, with(least(), "WAIT", "1ms"), done); !strings.Contains(p.stderr, "WAIT 1ms is too short") {
+		t.Errorf("no fault of a well-formed WAIT:\n%s", p.stderr)
 	}
 }
 
@@ -460,7 +473,7 @@ func TestDescribe(t *testing.T) {
 		"VERSION":     {Name: "VERSION", Doc: "a release", Type: "string", Required: true, From: []string{"TAG_NAME", "other.version"}},
 		"MODE":        {Name: "MODE", Doc: "a choice", Type: "string", Default: "keep", Choices: []string{"keep", "refuse"}},
 		"KEY":         {Name: "KEY", Doc: "another secret", Type: "secret", Secret: true},
-		"CONFIG_REPO": {Name: "CONFIG_REPO", Doc: "https URL of the config repo", Type: "giturl"},
+		"CONFIG_REPO": {Name: "CONFIG_REPO", Doc: "https URL of the config repo", Type: "url"},
 		"TIMEOUT": {Name: "TIMEOUT", Doc: "give up after this time (a Go duration: 90s, 5m), leaving nothing half done", Type: "duration", Default: "1m",
 			Frame: true},
 	}

@@ -18,10 +18,10 @@ type In struct {
 	step.Source
 	step.Credentials
 	SourceDir      string                `env:"SOURCE_DIR" default:"." doc:"folder of the checkout; it is only read"`
-	SourceURL      step.GitURL           `env:"SOURCE_URL" doc:"https URL to fetch commits and tags from when the checkout lacks them; the checkout's origin when unset"`
+	SourceURL      step.GitURL           `env:"SOURCE_URL" type:"url" doc:"https URL to fetch commits and tags from when the checkout lacks them; the checkout's origin when unset"`
 	TagPrefix      string                `env:"TAG_PREFIX" doc:"what stands before the version in release tags, such as backend/ in a monorepo"`
 	MainBranch     string                `env:"MAIN_BRANCH" default:"main" doc:"the branch whose builds have tags that staging selects"`
-	HotfixBranch   release.HotfixPattern `env:"HOTFIX_BRANCH" default:"^release-(v[0-9]+\\.[0-9]+\\.[0-9]+)(-.*)?$" doc:"regular expression of the hotfix branches' whole names; its first group is the version"`
+	HotfixBranch   release.HotfixPattern `env:"HOTFIX_BRANCH" type:"pattern" default:"^release-(v[0-9]+\\.[0-9]+\\.[0-9]+)(-.*)?$" doc:"regular expression of the hotfix branches' whole names; its first group is the version"`
 	AllowFeatures  bool                  `env:"ALLOW_FEATURES" default:"false" doc:"let a hotfix branch hold features"`
 	Prerelease     string                `env:"PRERELEASE" doc:"rc asks for the next candidate (v2.0.0-rc.1) and not for a final release"`
 	InitialVersion release.Version       `env:"INITIAL_VERSION" default:"v0.1.0" doc:"the first release of a history that has none"`
