@@ -145,15 +145,7 @@ func (versions) parse(value string) (*semver.Version, error) {
 }
 
 func (o versions) compare(a, b string) (int, error) {
-	left, err := o.parse(a)
-	if err != nil {
-		return 0, err
-	}
-	right, err := o.parse(b)
-	if err != nil {
-		return 0, err
-	}
-	return left.Compare(right), nil
+	return compareParsed(o.parse, a, b, (*semver.Version).Compare)
 }
 
 func (o versions) admits(value string) error {
@@ -184,15 +176,8 @@ func (numbers) parse(value string) (*big.Rat, error) {
 }
 
 func (o numbers) compare(a, b string) (int, error) {
-	left, err := o.parse(a)
-	if err != nil {
-		return 0, err
-	}
-	right, err := o.parse(b)
-	if err != nil {
-		return 0, err
-	}
-	return turn(left.Cmp(right), o.descending), nil
+	n, err := compareParsed(o.parse, a, b, (*big.Rat).Cmp)
+	return turn(n, o.descending), err
 }
 
 func (o numbers) admits(value string) error {
@@ -206,6 +191,19 @@ type letters struct{ descending bool }
 func (o letters) compare(a, b string) (int, error) { return turn(cmp.Compare(a, b), o.descending), nil }
 
 func (letters) admits(string) error { return nil }
+
+// compareParsed compares what two values mean; the error is about the first that means nothing.
+func compareParsed[T any](parse func(string) (T, error), a, b string, compare func(T, T) int) (int, error) {
+	left, err := parse(a)
+	if err != nil {
+		return 0, err
+	}
+	right, err := parse(b)
+	if err != nil {
+		return 0, err
+	}
+	return compare(left, right), nil
+}
 
 func turn(n int, descending bool) int {
 	if descending {
