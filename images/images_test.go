@@ -224,7 +224,7 @@ func TestImages(t *testing.T) {
 		}
 
 		// Both as another user, without capabilities, on a read-only file system, as soon as the hand-over directory is theirs.
-		bare := append(flags, "--user", "65532", "--read-only", "--cap-drop", "ALL")
+		bare := slices.Concat(flags, []string{"--user", "65532", "--read-only", "--cap-drop", "ALL"})
 		for _, step := range []string{"tag-image", "gate-uat"} {
 			run(t, append(bare, "--env", "SOURCE=image.tar"), step).want(t, 2, "", "cannot be written by user 65532")
 		}

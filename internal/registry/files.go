@@ -87,7 +87,7 @@ func openTar(ctx context.Context, name string) (files, error) {
 
 func (a archive) list(ctx context.Context) error {
 	magic := make([]byte, 4)
-	if _, err := a.file.ReadAt(magic, 0); err != nil && err != io.EOF {
+	if _, err := a.file.ReadAt(magic, 0); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	if bytes.HasPrefix(magic, []byte{0x1f, 0x8b}) || bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
@@ -99,7 +99,7 @@ func (a archive) list(ctx context.Context) error {
 			return err
 		}
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

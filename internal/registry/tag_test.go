@@ -52,12 +52,10 @@ func drop(pass func(http.ResponseWriter)) {
 
 func TestWhenWritingATagFails(t *testing.T) {
 	type world struct {
-		writes        int // PUTs of the tag so far, this one included
-		reads         int // GETs of the tag so far, this one included
-		image, rival  Image
-		putRival      func() // another writer
-		repository    string
-		expectedState State
+		writes       int // PUTs of the tag so far, this one included
+		reads        int // GETs of the tag so far, this one included
+		image, rival Image
+		putRival     func() // another writer
 	}
 	const tag = "v1.0.0"
 	for name, c := range map[string]struct {
