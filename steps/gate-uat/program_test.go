@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { steptest.Main(m, map[string]func(){"gate-uat": mai
 
 // startRegistry starts one registry for all scripts; each script has a repository of its own in it. It ends with the test's process.
 var startRegistry = sync.OnceValues(func() (*ociregistry.Registry, error) {
-	return ociregistry.Start(context.Background(), ociregistry.Options{Log: os.Stderr})
+	return ociregistry.Start(context.Background(), ociregistry.Options{})
 })
 
 const token = "canary-token-71c4"
@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		image := fmt.Sprintf("%s/%s/backend", registry.Host, filepath.Base(filepath.Dir(env.WorkDir)))
+		image := fmt.Sprintf("%s/%s/backend", registry.Host, filepath.Base(env.WorkDir))
 		img, err := random.Image(1024, 1)
 		if err != nil {
 			return err
