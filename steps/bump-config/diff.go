@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// context is the number of unchanged lines around a change.
+// contextLines is the number of unchanged lines around a change.
 const contextLines = 3
 
 // diff shows the plan as a unified diff. An edit never adds or removes a line, so old and new lines stand opposite each other; a file that

@@ -49,14 +49,14 @@ func (in In) Check(f *step.Faults) {
 			f.Add("POLICIES", "%q does not name a policy: want namespace:name", id)
 		}
 	}
-	for name, p := range map[string]string{"ACCOUNTS": in.Accounts, "DECISIONS_PATH": in.DecisionsPath} {
-		if path.IsAbs(p) || strings.Contains("/"+p+"/", "/../") || strings.Contains(p, "://") {
-			f.Add(name, "%q is not inside the config repo: want a relative path without ..", p)
+	for _, v := range []struct{ name, path string }{{"ACCOUNTS", in.Accounts}, {"DECISIONS_PATH", in.DecisionsPath}} {
+		if path.IsAbs(v.path) || strings.Contains("/"+v.path+"/", "/../") || strings.Contains(v.path, "://") {
+			f.Add(v.name, "%q is not inside the config repo: want a relative path without ..", v.path)
 		}
 	}
-	for name, text := range map[string]string{"COMMIT_AUTHOR": in.CommitAuthor, "COMMIT_EMAIL": in.CommitEmail} {
-		if err := gitrepo.CheckSignature(text); err != nil {
-			f.Add(name, "%v", err)
+	for _, v := range []struct{ name, text string }{{"COMMIT_AUTHOR", in.CommitAuthor}, {"COMMIT_EMAIL", in.CommitEmail}} {
+		if err := gitrepo.CheckSignature(v.text); err != nil {
+			f.Add(v.name, "%v", err)
 		}
 	}
 }

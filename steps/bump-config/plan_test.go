@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
+	"github.com/deepdesk/cloudbuild-steps/internal/marker"
+)
+
+func TestTheTagOfAReference(t *testing.T) {
+	for reference, want := range map[string]string{
+		"r/backend:v1.0.0": "v1.0.0", "localhost:5000/backend": "", "localhost:5000/backend:v1": "v1", "r/backend": "", "r/backend@sha256:00": "",
+		"r/backend:v1@sha256:00": "v1", "backend:v1": "v1", "": "",
+	} {
+		if got := tagOf(reference); got != want {
+			t.Errorf("%q: got %q, want %q", reference, got, want)
+		}
+	}
+}
+
+func TestAPathNamesAnAccount(t *testing.T) {
+	for _, tt := range []struct{ pattern, file, want string }{
+		{"accounts/{account}/", "accounts/maple/backend.yaml", "maple"},
+		{"accounts/{account}/", "accounts/maple/deep/er/backend.yaml", "maple"},
+		{"accounts/{account}/", "accounts/backend.yaml", ""},
+		{"accounts/{account}/", "other/maple/backend.yaml", ""},
+		{"/{account}", "maple/backend.yaml", "maple"},
+		{"*/{account}/helm", "eu/maple/helm/backend.yaml", "maple"},
+		{"*/{account}/helm", "eu/maple/other/backend.yaml", ""},
+	} {
+		var p accountPath
+		if err := p.UnmarshalText([]byte(tt.pattern)); err != nil {
+			t.Fatal(err)
+		}
+		if got := p.match(tt.file); got != tt.want {
+			t.Errorf("%s, %s: got %q, want %q", tt.pattern, tt.file, got, tt.want)
+		}
+	}
+	for _, pattern := range []string{"accounts", "{account}/{account}", "accounts/{account", "a-{account}", "../{account}", "a//{account}", "a*/{account}"} {
+		if err := new(accountPath).UnmarshalText([]byte(pattern)); err == nil {
+			t.Errorf("%q is accepted", pattern)
+		}
+	}
+	if got := (accountPath{}).match("accounts/maple/backend.yaml"); got != "" {
+		t.Errorf("without a pattern: %q", got)
+	}
+}
+
+func TestAnOwnerIsToldOnlyWhenAllAgree(t *testing.T) {
+	in := In{AccountLabel: "account"}
+	if err := in.AccountPath.UnmarshalText([]byte("accounts/{account}/")); err != nil {
+		t.Fatal(err)
+	}
+	at := func(label, annotation string) marker.Resource {
+		return marker.Resource{Labels: map[string]string{"account": label}, Annotations: map[string]string{"account": annotation}}
+	}
+	for _, tt := range []struct {
+		name        string
+		resource    marker.Resource
+		file        string
+		want, doubt string
+	}{
+		{"nothing says", marker.Resource{}, "staging/x.yaml", "", ""},
+		{"a label", at("maple", ""), "x.yaml", "maple", ""},
+		{"an annotation", at("", "maple"), "x.yaml", "maple", ""},
+		{"a path", marker.Resource{}, "accounts/maple/x.yaml", "maple", ""},
+		{"all three", at("maple", "maple"), "accounts/maple/x.yaml", "maple", ""},
+		{"label and path differ", at("maple", ""), "accounts/cedar/x.yaml", "", "different accounts"},
+		{"label and annotation differ", at("maple", "cedar"), "x.yaml", "", "different accounts"},
+		{"case matters", at("Maple", ""), "accounts/maple/x.yaml", "", "different accounts"},
+		{"no id", at("all of them", ""), "x.yaml", "", "not an account's id"},
+	} {
+		got, doubt := in.owner(tt.resource, tt.file)
+		if got != tt.want || (tt.doubt == "") != (doubt == "") || !strings.Contains(doubt, tt.doubt) {
+			t.Errorf("%s: got %q, %q", tt.name, got, doubt)
+		}
+	}
+}
+
+// No row of this table may let a candidate reach an account that nothing says is UAT.
+func TestWhoMayReceiveWhat(t *testing.T) {
+	inventory, err := accounts.Parse([]byte("- {id: orchid, is_uat: true}\n- {id: maple}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	decision := &accounts.Decision{Allowed: []accounts.Verdict{{Account: "orchid"}}, Held: []accounts.Verdict{{Account: "maple", Reason: "no UAT account"}}}
+	build, candidate, final := target{}, target{isRelease: true, candidate: true}, target{isRelease: true}
+	decided := target{isRelease: true, decision: decision}
+	for _, tt := range []struct {
+		name           string
+		gate           gate
+		account, doubt string
+		may            bool
+	}{
+		{"a build", gate{target: build}, "maple", "", true},
+		{"a build, whosever it is", gate{target: build}, "", "doubt", true},
+		{"a final version without a gate", gate{target: final}, "maple", "", true},
+		{"a candidate, UAT", gate{target: candidate, inventory: &inventory}, "orchid", "", true},
+		{"a candidate, production", gate{target: candidate, inventory: &inventory}, "maple", "", false},
+		{"a candidate, unknown account", gate{target: candidate, inventory: &inventory}, "cedar", "", false},
+		{"a candidate, other case", gate{target: candidate, inventory: &inventory}, "Orchid", "", false},
+		{"a candidate, nobody's", gate{target: candidate, inventory: &inventory}, "", "", false},
+		{"a candidate, doubt", gate{target: candidate, inventory: &inventory}, "", "doubt", false},
+		{"a candidate, no inventory", gate{target: candidate}, "orchid", "", false},
+		{"a candidate, no inventory and no account", gate{target: candidate}, "", "", true},
+		{"decided, allowed", gate{target: decided}, "orchid", "", true},
+		{"decided, held", gate{target: decided}, "maple", "", false},
+		{"decided, unknown", gate{target: decided}, "cedar", "", false},
+		{"decided, nobody's", gate{target: decided}, "", "", false},
+		{"decided, doubt", gate{target: decided}, "", "doubt", false},
+	} {
+		if reason := tt.gate.holds(tt.account, tt.doubt); (reason == "") != tt.may {
+			t.Errorf("%s: %q", tt.name, reason)
+		}
+	}
+}
+
+// Git must be able to apply what a dry run prints.
+func TestADiffCanBeApplied(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for n := range 60 {
+		var before []string
+		for i := range rng.IntN(40) {
+			before = append(before, fmt.Sprintf("line %d\n", i))
+		}
+		after := append([]string{}, before...)
+		for i := range after {
+			if rng.IntN(6) == 0 {
+				after[i] = "new " + after[i]
+			}
+		}
+		old, changed := strings.Join(before, ""), strings.Join(after, "")
+		switch n % 4 {
+		case 1:
+			old, changed = strings.TrimSuffix(old, "\n"), strings.TrimSuffix(changed, "\n")
+		case 2: // a file that is replaced, such as a decision
+			changed += "more\n"
+		case 3:
+			old, changed = "", "first\nsecond\n"
+		}
+		p := &plan{files: map[string][2][]byte{"d/f.yaml": {[]byte(old), []byte(changed)}}}
+		diff := p.diff()
+		if (diff == "") != (old == changed) {
+			t.Fatalf("%q -> %q: %q", old, changed, diff)
+		}
+		if diff == "" {
+			continue
+		}
+		dir := t.TempDir()
+		if old != "" {
+			if err := os.MkdirAll(filepath.Join(dir, "d"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "d", "f.yaml"), []byte(old), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := exec.CommandContext(t.Context(), "git", "apply", "--unsafe-paths", "-")
+		cmd.Dir, cmd.Stdin, cmd.Env = dir, strings.NewReader(diff), append(os.Environ(), append(gitEnv, "GIT_CEILING_DIRECTORIES="+dir)...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s\n%s", err, out, diff)
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, "d", "f.yaml")); err != nil || !bytes.Equal(got, []byte(changed)) {
+			t.Fatalf("got %q (%v), want %q\n%s", got, err, changed, diff)
+		}
+	}
+}
