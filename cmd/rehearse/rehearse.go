@@ -184,11 +184,10 @@ func (s source) pathInRepository(ctx context.Context, file string) (string, erro
 	if file, err = filepath.Abs(file); err != nil {
 		return "", err
 	}
-	rel, err := filepath.Rel(root, file)
-	if err != nil || strings.HasPrefix(rel, "..") {
-		return "", nil // an inline build has no path either
+	if rel, err := filepath.Rel(root, file); err == nil && !strings.HasPrefix(rel, "..") {
+		return filepath.ToSlash(rel), nil
 	}
-	return filepath.ToSlash(rel), nil
+	return "", nil // an inline build has no path either
 }
 
 // run makes the workspace and runs the build in it. A failed build leaves its workspace for a look.

@@ -92,13 +92,15 @@ func tagsOf(repo *git.Repository, match func(string) bool) (map[string]plumbing.
 			return nil
 		}
 		if ref.Type() == plumbing.SymbolicReference {
-			resolved, err := storer.ResolveReference(repo.Storer, ref.Name())
-			if err != nil {
-				return nil // it leads nowhere, so it tags nothing
+			if resolved, err := storer.ResolveReference(repo.Storer, ref.Name()); err == nil {
+				ref = resolved
+			} else {
+				ref = plumbing.NewHashReference(ref.Name(), plumbing.ZeroHash) // it leads nowhere
 			}
-			ref = resolved
 		}
-		tags[name] = ref.Hash()
+		if !ref.Hash().IsZero() {
+			tags[name] = ref.Hash()
+		}
 		return nil
 	})
 	return tags, err
