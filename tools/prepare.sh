@@ -14,6 +14,10 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 	exit 0 # without an engine only the image test fails, and it says so
 fi
 echo "installing ${missing[*]} with apt-get" >&2
-export DEBIAN_FRONTEND=noninteractive
-apt-get -qq update >&2
-apt-get -qq install --yes --no-install-recommends "${missing[@]}" >&2
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+if ! { apt-get -q update && apt-get -q install --yes --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+	cat "$log" >&2
+	exit 1
+fi
