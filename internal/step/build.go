@@ -54,6 +54,7 @@ const (
 	Done    Status = "done"
 	Empty   Status = "nothing" // there was nothing to do
 	Refused Status = "refused" // the step decided against it
+	Failed  Status = "failed"  // an outside system failed after some of the work; the result says what was done
 )
 
 // header is what the frame adds in front of every hand-over.
@@ -109,7 +110,7 @@ func schemaOf(step string) string { return "cloudbuild-steps/" + step + "/v1" }
 // handoverField returns one field of a hand-over as text, for variables that fall back to it.
 func (b *Build) handoverField(step, field string) (string, error) {
 	h, ok, err := b.Handover(step)
-	if !ok || err != nil {
+	if !ok || err != nil || h.Status == Failed { // what a failed step left is a report, not a result to go on with
 		return "", err
 	}
 	var fields map[string]json.RawMessage
@@ -172,14 +173,10 @@ func (b *Build) explainUnwritable(err error) error {
 }
 
 // handOver leaves the step's result: the typed file for other steps, the .env file for shell steps, and the essentials for Cloud Build.
-func (b *Build) handOver(out any, outcome error) error {
-	h := header{Schema: schemaOf(b.step), BuildID: b.ID, Status: Done, DryRun: b.DryRun}
+func (b *Build) handOver(out any, state Status, outcome error) error {
+	h := header{Schema: schemaOf(b.step), BuildID: b.ID, Status: state, DryRun: b.DryRun}
 	if outcome != nil {
 		h.Reason = Printable(outcome.Error(), 1000)
-		h.Status = Empty
-		if exitCode(outcome) == ExitRefused {
-			h.Status = Refused
-		}
 	}
 	full, err := joinObjects(h, out)
 	if err != nil {

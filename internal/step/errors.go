@@ -7,9 +7,10 @@ import (
 
 // outcome is an error that knows its exit code and, mostly, what the reader can do.
 type outcome struct {
-	code int
-	fix  string
-	err  error
+	code    int
+	fix     string
+	err     error
+	partial bool // the result says what was done before the failure
 }
 
 func (o *outcome) Error() string { return o.err.Error() }
@@ -39,6 +40,28 @@ func Lost(fix, format string, args ...any) error {
 // WithFix adds what the reader can do to the failure of an outside system: exit code 1.
 func WithFix(err error, fix string) error {
 	return &outcome{code: ExitFailed, fix: fix, err: err}
+}
+
+// Partly ends a run in which an outside system failed after some of the work was done: exit code 1, status "failed". The result, which says
+// what was done and what was not, is handed over and printed.
+func Partly(err error, fix string) error {
+	return &outcome{code: ExitFailed, fix: fix, err: err, partial: true}
+}
+
+// status is what the hand-over says of a run; empty when there is nothing to hand over.
+func status(err error) Status {
+	o, _ := errors.AsType[*outcome](err)
+	switch code := exitCode(err); {
+	case err == nil:
+		return Done
+	case code == ExitDone:
+		return Empty
+	case code == ExitRefused:
+		return Refused
+	case o != nil && o.partial:
+		return Failed
+	}
+	return ""
 }
 
 func exitCode(err error) int {

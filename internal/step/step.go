@@ -121,8 +121,8 @@ func (p Program[In, Out]) run(ctx context.Context, w world) (code int) {
 	if cause := context.Cause(ctx); err != nil && cause != nil && exitCode(err) == ExitFailed {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
-	if err == nil || exitCode(err) == ExitDone || exitCode(err) == ExitRefused {
-		if herr := b.handOver(out, err); herr != nil {
+	if state := status(err); state != "" {
+		if herr := b.handOver(out, state, err); herr != nil {
 			report(log, herr)
 			return ExitFailed
 		}
@@ -132,7 +132,7 @@ func (p Program[In, Out]) run(ctx context.Context, w world) (code int) {
 	} else if err != nil {
 		report(log, err)
 	}
-	if exitCode(err) == ExitDone && out.Result() != "" {
+	if state := status(err); state != "" && state != Refused && out.Result() != "" {
 		fmt.Fprintln(w.stdout, Printable(out.Result(), 1000))
 	}
 	return exitCode(err)

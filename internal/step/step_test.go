@@ -268,6 +268,7 @@ func TestOutcomes(t *testing.T) {
 		{"the failure of an outside system hands nothing over", errors.New("server says 500"), 1, "", "", "probe: error: server says 500\n"},
 		{"advice survives wrapping", fmt.Errorf("pushing: %w", WithFix(errors.New("403"), "grant it")), 1, "", "", "probe: error: pushing: 403\nprobe: fix: grant it\n"},
 		{"an error of another package may bring its advice", fmt.Errorf("tagging: %w", advisedError{}), 1, "", "", "probe: error: tagging: denied\nprobe: fix: ask for it\n"},
+		{"a failure halfway hands its report over", fmt.Errorf("deploying: %w", Partly(errors.New("2 of 3"), "again")), 1, "v1.2.3\n", "failed", "probe: error: deploying: 2 of 3\nprobe: fix: again\n"},
 		{"a refusal survives wrapping", fmt.Errorf("gate: %w", Refuse("", "no")), 3, "", "refused", "probe: error: gate: no\n"},
 	}
 	for _, tt := range tests {
@@ -300,6 +301,7 @@ func TestHandoverOfAnEarlierStep(t *testing.T) {
 	}{
 		{"a field stands in for an unset variable", ok, nil, "v7.0.0", ""},
 		{"the variable itself comes first", ok, []string{"VERSION", "v1.0.0"}, "v1.0.0", ""},
+		{"a failed step's report is no result to go on with", strings.Replace(ok, `"done"`, `"failed"`, 1), nil, "", "VERSION is not set"},
 		{"an empty field is unset", strings.Replace(ok, "v7.0.0", "", 1), nil, "", "VERSION is not set"},
 		{"no file is unset", "", nil, "", "VERSION is not set"},
 		{"a file of another build is refused", ok, []string{"BUILD_ID", "b-2"}, "", `is of build "b-1", and this is build "b-2"`},
