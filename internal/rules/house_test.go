@@ -195,3 +195,24 @@ func TestNoMachineIsNamed(t *testing.T) {
 		}
 	}
 }
+
+// docs/errors.md quotes what the programs say. What it quotes must stand in their source.
+func TestTheErrorsThatAreExplainedExist(t *testing.T) {
+	var source strings.Builder
+	for _, p := range packages(t) {
+		if p.in("steps", "internal") && !p.in(world...) {
+			for _, name := range p.GoFiles {
+				source.WriteString(readFile(t, filepath.Join(p.Dir, name)))
+			}
+		}
+	}
+	quotes := regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(readFile(t, filepath.Join(repoRoot(t), "docs", "errors.md")), -1)
+	if len(quotes) < 15 {
+		t.Fatalf("only %d errors are explained", len(quotes))
+	}
+	for _, q := range quotes {
+		if !strings.Contains(source.String(), q[1]) {
+			t.Errorf("docs/errors.md explains %q, which no program says", q[1])
+		}
+	}
+}

@@ -7,10 +7,9 @@ import (
 
 // outcome is an error that knows its exit code and, mostly, what the reader can do.
 type outcome struct {
-	code    int
-	fix     string
-	err     error
-	partial bool // the result says what was done before the failure
+	code int
+	fix  string
+	err  error
 }
 
 func (o *outcome) Error() string { return o.err.Error() }
@@ -42,15 +41,18 @@ func WithFix(err error, fix string) error {
 	return &outcome{code: ExitFailed, fix: fix, err: err}
 }
 
-// Partly ends a run in which an outside system failed after some of the work was done: exit code 1, status "failed". The result, which says
-// what was done and what was not, is handed over and printed.
-func Partly(err error, fix string) error {
-	return &outcome{code: ExitFailed, fix: fix, err: err, partial: true}
-}
+// WithReport marks a failure, whatever its exit code, as one that came after some of the work was done: the result, which says what was done
+// and what was not, is handed over with the status "failed", and printed.
+func WithReport(err error) error { return &reported{err} }
+
+type reported struct{ err error }
+
+func (r *reported) Error() string { return r.err.Error() }
+func (r *reported) Unwrap() error { return r.err }
 
 // status is what the hand-over says of a run; empty when there is nothing to hand over.
 func status(err error) Status {
-	o, _ := errors.AsType[*outcome](err)
+	_, report := errors.AsType[*reported](err)
 	switch code := exitCode(err); {
 	case err == nil:
 		return Done
@@ -58,7 +60,7 @@ func status(err error) Status {
 		return Empty
 	case code == ExitRefused:
 		return Refused
-	case o != nil && o.partial:
+	case report:
 		return Failed
 	}
 	return ""

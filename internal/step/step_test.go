@@ -268,7 +268,8 @@ func TestOutcomes(t *testing.T) {
 		{"the failure of an outside system hands nothing over", errors.New("server says 500"), 1, "", "", "probe: error: server says 500\n"},
 		{"advice survives wrapping", fmt.Errorf("pushing: %w", WithFix(errors.New("403"), "grant it")), 1, "", "", "probe: error: pushing: 403\nprobe: fix: grant it\n"},
 		{"an error of another package may bring its advice", fmt.Errorf("tagging: %w", advisedError{}), 1, "", "", "probe: error: tagging: denied\nprobe: fix: ask for it\n"},
-		{"a failure halfway hands its report over", fmt.Errorf("deploying: %w", Partly(errors.New("2 of 3"), "again")), 1, "v1.2.3\n", "failed", "probe: error: deploying: 2 of 3\nprobe: fix: again\n"},
+		{"a failure halfway hands its report over", fmt.Errorf("deploying: %w", WithReport(WithFix(errors.New("2 of 3"), "again"))), 1, "v1.2.3\n", "failed", "probe: error: deploying: 2 of 3\nprobe: fix: again\n"},
+		{"so does a lost race", WithReport(Lost("again", "2 of 3")), 4, "v1.2.3\n", "failed", "probe: error: 2 of 3\nprobe: fix: again\n"},
 		{"a refusal survives wrapping", fmt.Errorf("gate: %w", Refuse("", "no")), 3, "", "refused", "probe: error: gate: no\n"},
 	}
 	for _, tt := range tests {

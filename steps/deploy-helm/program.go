@@ -186,11 +186,11 @@ func finish(b *step.Build, repo *source, report []Release) (Out, error) {
 	_ = w.Flush()
 	b.Text(table.String())
 	if lost > 0 && lost == out.Failed {
-		return out, step.Lost("run this build again when the others are done", "%s: %s", out.Result(), strings.Join(failures, "; "))
+		return out, step.WithReport(step.Lost("run this build again when the others are done", "%s: %s", out.Result(), strings.Join(failures, "; ")))
 	}
 	if out.Failed > 0 {
-		return out, step.Partly(fmt.Errorf("%s: %s", out.Result(), strings.Join(failures, "; ")),
-			"correct what is named here and push, or run this build again: what is deployed is left alone")
+		return out, step.WithReport(step.WithFix(fmt.Errorf("%s: %s", out.Result(), strings.Join(failures, "; ")),
+			"correct what is named here and push, or run this build again: what is deployed is left alone"))
 	}
 	return out, nil
 }
