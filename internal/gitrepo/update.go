@@ -117,7 +117,7 @@ type writer struct {
 	tip     plumbing.Hash // where target is; zero when it does not exist
 
 	sent  *sentCommit // the last push whose outcome is not known; nil when there is none
-	raced bool        // the last attempt was lost to another writer
+	raced bool        // the last attempt that ran to its end was lost to another writer
 }
 
 // sentCommit is a commit that the server may have.
@@ -134,7 +134,14 @@ func (w *writer) run(ctx context.Context) (Result, error) {
 	result := Result{Branch: w.target}
 	var lastTip plumbing.Hash
 	for clashes := 0; ; {
-		if err := persist(ctx, func() error { return w.refresh(ctx) }); err != nil {
+		err := persist(ctx, func() error {
+			err := w.refresh(ctx)
+			if err != nil && ctx.Err() == nil {
+				w.raced = false // a server that fails before the time is over is no race
+			}
+			return err
+		})
+		if err != nil {
 			return result, err
 		}
 		if id, ok := w.landed(); ok {
@@ -146,15 +153,13 @@ func (w *writer) run(ctx context.Context) (Result, error) {
 			w.sent = nil // the branch went another way: the server cannot take that push any more
 		}
 		result.Attempts++
-		w.raced = false
 		change, err := w.decide(w.now)
-		if err != nil {
-			return result, err
+		if err == nil && change != nil {
+			change, err = w.now.reduce(change)
 		}
-		if change != nil {
-			if change, err = w.now.reduce(change); err != nil {
-				return result, err
-			}
+		if err != nil {
+			w.raced = false // the answer is decide's own, however the time stands
+			return result, err
 		}
 		if change == nil {
 			w.sent = nil
@@ -166,6 +171,9 @@ func (w *writer) run(ctx context.Context) (Result, error) {
 			return result, err
 		}
 		outcome, err := w.c.push(ctx, w.target, w.tip, id, w.objects, objects)
+		if err == nil || ctx.Err() == nil { // else the attempt was cut short, and the one before decides
+			w.raced = outcome == lost || outcome == clash
+		}
 		switch outcome {
 		case landed:
 			w.sent = nil
@@ -179,8 +187,6 @@ func (w *writer) run(ctx context.Context) (Result, error) {
 			}
 		case unknown:
 			w.sent = &sentCommit{id, w.tip, change, err}
-		case lost, clash:
-			w.raced = true
 		}
 		if outcome != lost {
 			if clashes++; w.tip != lastTip {
