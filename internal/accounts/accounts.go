@@ -6,8 +6,10 @@
 package accounts
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -19,22 +21,15 @@ type Account struct {
 	Services []string // the services it runs; nil means all
 }
 
-// runs reports whether the account runs the service.
-func (a Account) runs(service string) bool {
-	if a.Services == nil || service == "" {
-		return true
-	}
-	for _, s := range a.Services {
-		if s == service {
-			return true
-		}
-	}
-	return false
+// Runs reports whether the account runs the service.
+func (a Account) Runs(service string) bool {
+	return a.Services == nil || service == "" || slices.Contains(a.Services, service)
 }
 
 // Inventory is the list of all accounts, in the order of the file.
 type Inventory struct {
 	Accounts []Account
+	Freezes  []Freeze       // times in which nothing is delivered
 	byID     map[string]int // lower case
 }
 
@@ -57,42 +52,19 @@ const (
 	memberServices = "services"
 )
 
-// Parse reads an inventory: YAML or JSON, a mapping with the member accounts or that list alone. Errors name the account, the line and the
-// member. No account at all is an error too: an empty inventory is far more often a broken export than a company without customers.
+// Parse reads an inventory: YAML or JSON, a mapping with the members accounts and, if there are any, freezes; or the list of accounts alone.
+// Errors name the account, the line and the member. No account at all is an error too: an empty inventory is far more often a broken export
+// than a company without customers. So is one page of several: half an inventory is a wrong one.
 func Parse(b []byte) (Inventory, error) {
-	root, err := parseTree(b)
+	var r Reader
+	next, err := r.Add(b)
 	if err != nil {
 		return Inventory{}, err
 	}
-	list := root
-	if o, ok := root.value.(object); ok {
-		if err := lookAlike(o, "accounts"); err != nil {
-			return Inventory{}, err
-		}
-		if list, ok = o.get("accounts"); !ok {
-			return Inventory{}, fmt.Errorf("line %d: there is no member accounts", root.line)
-		}
+	if next.Token != "" {
+		return Inventory{}, errors.New("it is one page of several: there is a token for the next one")
 	}
-	items, ok := list.value.([]node)
-	if !ok {
-		return Inventory{}, fmt.Errorf("line %d: accounts is %s, want a list", list.line, list.kind())
-	}
-	if len(items) == 0 {
-		return Inventory{}, fmt.Errorf("line %d: accounts is empty", list.line)
-	}
-	inv := Inventory{byID: make(map[string]int, len(items))}
-	for i, item := range items {
-		a, err := parseAccount(item)
-		if err != nil {
-			return Inventory{}, fmt.Errorf("account %d: %w", i+1, err)
-		}
-		if first, taken := inv.byID[strings.ToLower(a.ID)]; taken {
-			return Inventory{}, fmt.Errorf("account %d: line %d: id %q is taken by account %d (%q): ids differ in more than case", i+1, item.line, a.ID, first+1, inv.Accounts[first].ID)
-		}
-		inv.byID[strings.ToLower(a.ID)] = i
-		inv.Accounts = append(inv.Accounts, a)
-	}
-	return inv, nil
+	return r.Inventory()
 }
 
 func parseAccount(n node) (Account, error) {
@@ -125,28 +97,41 @@ func parseAccount(n node) (Account, error) {
 		}
 	}
 	if services, ok := o.get(memberServices); ok && services.value != nil {
-		items, ok := services.value.([]node)
-		if !ok {
-			return Account{}, fmt.Errorf("line %d: services of account %q is %s, want a list of strings", services.line, a.ID, services.kind())
-		}
-		a.Services = []string{}
-		for _, item := range items {
-			s, ok := item.value.(string)
-			if !ok || s == "" {
-				return Account{}, fmt.Errorf("line %d: services of account %q holds %s, want the names of services", item.line, a.ID, item.kind())
-			}
-			a.Services = append(a.Services, s)
+		var err error
+		if a.Services, err = texts(services, fmt.Sprintf("services of account %q", a.ID), "the names of services"); err != nil {
+			return Account{}, err
 		}
 	}
 	return a, nil
+}
+
+// texts reads a list of strings, none of them empty.
+func texts(n node, what, want string) ([]string, error) {
+	items, ok := n.value.([]node)
+	if !ok {
+		return nil, fmt.Errorf("line %d: %s is %s, want a list of strings", n.line, what, n.kind())
+	}
+	list := []string{}
+	for _, item := range items {
+		s, ok := item.value.(string)
+		if !ok || s == "" {
+			return nil, fmt.Errorf("line %d: %s holds %s, want %s", item.line, what, item.kind(), want)
+		}
+		list = append(list, s)
+	}
+	return list, nil
 }
 
 // lookAlike refuses members whose names differ from a known one only in case, separators or look-alike letters' folding: whoever wrote
 // `IS_UAT: true` meant something, and guessing is not for a gate.
 func lookAlike(o object, known ...string) error {
 	for _, m := range o {
+		if slices.Contains(known, m.name) {
+			continue
+		}
+		folded := fold(m.name)
 		for _, k := range known {
-			if m.name != k && fold(m.name) == fold(k) {
+			if folded == fold(k) {
 				return fmt.Errorf("line %d: member %q looks like %q and is not it", m.line, m.name, k)
 			}
 		}

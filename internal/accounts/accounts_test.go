@@ -147,7 +147,7 @@ func TestDecide(t *testing.T) {
 		{"a final is for all that run the service", "v2.0.0", "", 0.5, "production", []string{"orchid", "willow", "maple", "birch"}, []string{"cedar"}, false},
 		{"a region holds the others", "v2.0.0", "us", 0.5, "production", []string{"willow"}, []string{"orchid", "maple", "cedar", "birch"}, false},
 		{"exactly the share is not more than it", "v2.0.0-rc.1", "", 0.4, "uat", []string{"orchid", "willow"}, []string{"maple", "cedar", "birch"}, false},
-		{"too large a share is refused", "v2.0.0-rc.1", "", 0.39, "uat", []string{"orchid", "willow"}, []string{"maple", "cedar", "birch"}, true},
+		{"too large a share is refused", "v2.0.0-rc.1", "", 0.39, "uat", nil, []string{"orchid", "willow", "maple", "cedar", "birch"}, true},
 		{"the share does not bind finals", "v2.0.0", "", 0, "production", []string{"orchid", "willow", "maple", "birch"}, []string{"cedar"}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -6,16 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// Bounds of a text that is read: far above any real inventory, far below what would hurt.
+// Bounds of a text that is read: above any real inventory (100,000 accounts have about 700,000 values), below what would hurt. What a text
+// needs in memory goes by its values rather than its bytes, and YAML's nodes are several times as large as JSON's.
 const (
-	maxBytes = 32 << 20
-	maxDepth = 32
+	MaxBytes      = 32 << 20 // of one text
+	maxDepth      = 32
+	maxJSONValues = 2_000_000
+	maxYAMLValues = 900_000
 )
 
 // node is one value of a JSON or YAML text, with the line it stands on. Both formats are read into this tree because the usual decoders
@@ -67,8 +71,8 @@ func (n node) kind() string {
 func parseTree(b []byte) (node, error) {
 	b = bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))
 	switch text := bytes.TrimLeft(b, " \t\r\n"); {
-	case len(b) > maxBytes:
-		return node{}, fmt.Errorf("larger than %d MiB", maxBytes>>20)
+	case len(b) > MaxBytes:
+		return node{}, fmt.Errorf("larger than %d MiB", MaxBytes>>20)
 	case !utf8.Valid(b):
 		return node{}, errors.New("not valid UTF-8")
 	case len(text) == 0:
@@ -80,7 +84,7 @@ func parseTree(b []byte) (node, error) {
 }
 
 func parseJSON(b []byte) (node, error) {
-	r := jsonReader{text: b, dec: json.NewDecoder(bytes.NewReader(b))}
+	r := jsonReader{text: b, dec: json.NewDecoder(bytes.NewReader(b)), left: maxJSONValues}
 	r.dec.UseNumber()
 	n, err := r.value(0)
 	if err != nil {
@@ -100,6 +104,7 @@ type jsonReader struct {
 	dec  *json.Decoder
 	at   int // offset up to which lines are counted
 	n    int // line breaks before at
+	left int // values that may still come
 }
 
 // line is the line of the token that was read last.
@@ -113,6 +118,9 @@ func (r *jsonReader) line() int {
 func (r *jsonReader) value(depth int) (node, error) {
 	if depth > maxDepth {
 		return node{}, fmt.Errorf("nested deeper than %d levels", maxDepth)
+	}
+	if r.left--; r.left < 0 {
+		return node{}, fmt.Errorf("more than %d values", maxJSONValues)
 	}
 	token, err := r.dec.Token()
 	if err != nil {
@@ -149,17 +157,16 @@ func (r *jsonReader) list(depth int) ([]node, error) {
 
 func (r *jsonReader) object(depth int) (object, error) {
 	o := object{}
-	seen := map[string]bool{}
+	var seen names
 	for r.dec.More() {
 		token, err := r.dec.Token()
 		if err != nil {
 			return nil, err
 		}
 		name, line := token.(string), r.line() // the decoder itself insists on a string here
-		if seen[name] {
+		if seen.has(name) {
 			return nil, fmt.Errorf("member %q stands twice in one mapping", name)
 		}
-		seen[name] = true
 		n, err := r.value(depth + 1)
 		if err != nil {
 			return nil, err
@@ -170,7 +177,63 @@ func (r *jsonReader) object(depth int) (object, error) {
 	return o, err
 }
 
+// names remembers the members of one mapping. Most have a few, and a list is faster for those than a map.
+type names struct {
+	few  []string
+	many map[string]bool
+}
+
+// has reports whether the name came before, and remembers it.
+func (n *names) has(name string) bool {
+	switch {
+	case n.many[name] || n.many == nil && slices.Contains(n.few, name):
+		return true
+	case n.many != nil:
+		n.many[name] = true
+	case len(n.few) < 16:
+		n.few = append(n.few, name)
+	default:
+		n.many = map[string]bool{name: true}
+		for _, f := range n.few {
+			n.many[f] = true
+		}
+	}
+	return false
+}
+
+// yamlValues returns at least the number of nodes that the YAML parser will make of a text, without making any: a node needs a separator in
+// front of it, or a comma in a mapping with neither key nor value, which stands for two.
+func yamlValues(b []byte) int {
+	n, colon := 3, false
+	for i, c := range b {
+		switch c {
+		case '\n', '\r':
+			n++
+		case '[', '{':
+			n++
+			colon = false
+		case ':':
+			n++
+			colon = true
+		case ',':
+			n++
+			if !colon {
+				n++
+			}
+			colon = false
+		case '-', '?':
+			if i+1 == len(b) || strings.IndexByte(" \t\r\n", b[i+1]) >= 0 {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 func parseYAML(b []byte) (node, error) {
+	if yamlValues(b) > maxYAMLValues {
+		return node{}, fmt.Errorf("more than %d values: write an inventory of this size as JSON", maxYAMLValues)
+	}
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	var doc yaml.Node
 	if err := dec.Decode(&doc); err != nil {
@@ -200,26 +263,26 @@ func fromYAML(y *yaml.Node, depth int) (node, error) {
 	switch y.Kind {
 	case yaml.SequenceNode:
 		list := []node{}
-		for _, c := range y.Content {
+		for i, c := range y.Content {
 			item, err := fromYAML(c, depth+1)
 			if err != nil {
 				return n, err
 			}
 			list = append(list, item)
+			y.Content[i] = nil // it is not needed any more, and there may be many
 		}
 		n.value = list
 	case yaml.MappingNode:
 		o := object{}
-		seen := map[string]bool{}
+		var seen names
 		for i := 0; i < len(y.Content); i += 2 {
 			k := y.Content[i]
 			if k.Kind != yaml.ScalarNode || k.Tag != "!!str" || k.Anchor != "" || k.Style&yaml.TaggedStyle != 0 {
 				return n, fmt.Errorf("line %d: %q cannot be the name of a member: want a plain string", k.Line, k.Value)
 			}
-			if seen[k.Value] {
+			if seen.has(k.Value) {
 				return n, fmt.Errorf("line %d: member %q stands twice in one mapping", k.Line, k.Value)
 			}
-			seen[k.Value] = true
 			v, err := fromYAML(y.Content[i+1], depth+1)
 			if err != nil {
 				return n, err

@@ -73,8 +73,8 @@ func (u *GitURL) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// mayHoldSecret keeps a URL that was refused out of the messages: it may have been refused for the password in it.
-func (u *GitURL) mayHoldSecret() {}
+// MayHoldSecret keeps a URL that was refused out of the messages: it may have been refused for the password in it.
+func (u *GitURL) MayHoldSecret() {}
 
 // String returns the URL.
 func (u GitURL) String() string { return string(u) }

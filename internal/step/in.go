@@ -209,7 +209,7 @@ func complaint(v variable, raw string, err error) string {
 		return "is malformed"
 	}
 	checked := reflect.New(v.field.Type).Interface()
-	if _, ok := checked.(interface{ mayHoldSecret() }); ok {
+	if _, ok := checked.(interface{ MayHoldSecret() }); ok {
 		return fmt.Sprintf("is wrong: %v", err)
 	}
 	if _, ok := checked.(encoding.TextUnmarshaler); ok {

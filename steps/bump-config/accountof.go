@@ -2,76 +2,15 @@ package main
 
 import (
 	"fmt"
-	"path"
-	"regexp"
-	"slices"
-	"strings"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
 	"github.com/deepdesk/cloudbuild-steps/internal/marker"
 )
 
-// accountPath is a path pattern with {account} as one element, such as accounts/{account}/. Other elements are literal, or * for any.
-type accountPath struct{ elements []string }
-
-// UnmarshalText checks the pattern.
-func (p *accountPath) UnmarshalText(b []byte) error {
-	elements := strings.Split(strings.Trim(string(b), "/"), "/")
-	n := 0
-	for _, e := range elements {
-		switch {
-		case e == "{account}":
-			n++
-		case e == "" || e == "." || e == "..", strings.ContainsAny(e, "{}"), e != "*" && strings.Contains(e, "*"):
-			return fmt.Errorf("the element %q is not known: want names, *, and {account}", e)
-		}
-	}
-	if n != 1 {
-		return fmt.Errorf("want {account} once, such as accounts/{account}/")
-	}
-	p.elements = elements
-	return nil
-}
-
-// match returns the account that a path names, "" for none. The pattern describes how the path begins.
-func (p accountPath) match(name string) string {
-	parts := strings.Split(path.Dir(name), "/")
-	if len(p.elements) == 0 || len(parts) < len(p.elements) {
-		return ""
-	}
-	account := ""
-	for i, e := range p.elements {
-		switch {
-		case e == "{account}":
-			account = parts[i]
-		case e != "*" && e != parts[i]:
-			return ""
-		}
-	}
-	return account
-}
-
 // owner says whose a resource is: the account, or why it cannot be told. Both are empty when nothing claims an account.
 func (in In) owner(r marker.Resource, file string) (account, doubt string) {
-	var claims []string
-	for _, claim := range []string{r.Labels[in.AccountLabel], r.Annotations[in.AccountLabel], in.AccountPath.match(file)} {
-		if claim != "" && !slices.Contains(claims, claim) {
-			claims = append(claims, claim)
-		}
-	}
-	switch {
-	case len(claims) == 0:
-		return "", ""
-	case len(claims) > 1:
-		return "", fmt.Sprintf("label, annotation and path name different accounts: %q", claims)
-	case !accountID.MatchString(claims[0]):
-		return "", fmt.Sprintf("%q is not an account's id", claims[0])
-	}
-	return claims[0], ""
+	return accounts.Owner(r.Labels[in.AccountLabel], r.Annotations[in.AccountLabel], in.AccountPath.Match(file))
 }
-
-// accountID is the grammar of internal/accounts for the id of an account.
-var accountID = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
 
 // gate decides whether a resource may receive the tag.
 type gate struct {

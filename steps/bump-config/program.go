@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
 	"github.com/deepdesk/cloudbuild-steps/internal/release"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
@@ -15,23 +16,23 @@ import (
 // In is what bump-config is told.
 type In struct {
 	step.ConfigRepo `require:"CONFIG_REPO"`
-	Image           step.Image      `env:"IMAGE" required:"true" doc:"registry repository of the service's image, without a tag"`
-	Mode            string          `env:"MODE" default:"version" oneof:"version" doc:"where the new values come from"`
-	Version         release.Version `env:"VERSION" from:"TAG_NAME" doc:"the release to write, such as v2.0.0-rc.1"`
-	BuildTag        string          `env:"BUILD_TAG" from:"compute-version.build_tag" doc:"the build tag to write when there is no VERSION, main-<commit>-<unix time>"`
-	Digest          digest          `env:"DIGEST" doc:"digest behind the tag; when unset, the gate's decision's, or what tag-image handed over for this very tag"`
-	Policies        []string        `env:"POLICIES" doc:"only the markers of these policies, each namespace:name; policies that the repo does not define are taken to admit every tag"`
-	Accounts        string          `env:"ACCOUNTS" default:"accounts.yaml" doc:"path of the inventory in the config repo; without a decision, it says which accounts may receive a release candidate"`
-	AccountLabel    string          `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a resource that says whose it is"`
-	AccountPath     accountPath     `env:"ACCOUNT_PATH" doc:"path pattern that says whose a file is, such as accounts/{account}/"`
-	AllowDowngrade  bool            `env:"ALLOW_DOWNGRADE" default:"false" doc:"write an older version over a newer one"`
-	OnUnmatched     string          `env:"ON_UNMATCHED" default:"warn" oneof:"warn,refuse" doc:"what to do when no policy admits the tag, no marker names such a policy, or a marker cannot be edited"`
-	DecisionsPath   string          `env:"DECISIONS_PATH" default:"decisions" doc:"folder of the config repo for the gate's decisions, as SERVICE/VERSION.json"`
-	Service         string          `env:"SERVICE" doc:"the service's name; the last path element of IMAGE when unset"`
-	PushBranch      string          `env:"PUSH_BRANCH" doc:"push to this branch instead of CONFIG_BRANCH, for a pull request; it is created when missing, else added to"`
-	CommitAuthor    string          `env:"COMMIT_AUTHOR" default:"bump-config" doc:"author of the commit"`
-	CommitEmail     string          `env:"COMMIT_EMAIL" default:"bump-config@cloudbuild-steps.invalid" doc:"e-mail address of the author"`
-	CommitMessage   messageTemplate `env:"COMMIT_MESSAGE" doc:"commit message as a Go template; fields: .Service .Image .Tag .Digest .Channel .Accounts .Edits (.File .Line .Policy .Field .From .To .Account) .Held (.File .Line .Policy .Account .Reason) .Commit .Branch .Repo .Build; when unset: what changed, for whom, why, and the build"`
+	Image           step.Image           `env:"IMAGE" required:"true" doc:"registry repository of the service's image, without a tag"`
+	Mode            string               `env:"MODE" default:"version" oneof:"version" doc:"where the new values come from"`
+	Version         release.Version      `env:"VERSION" from:"TAG_NAME" doc:"the release to write, such as v2.0.0-rc.1"`
+	BuildTag        string               `env:"BUILD_TAG" from:"compute-version.build_tag" doc:"the build tag to write when there is no VERSION, main-<commit>-<unix time>"`
+	Digest          digest               `env:"DIGEST" doc:"digest behind the tag; when unset, the gate's decision's, or what tag-image handed over for this very tag"`
+	Policies        []string             `env:"POLICIES" doc:"only the markers of these policies, each namespace:name; policies that the repo does not define are taken to admit every tag"`
+	Accounts        string               `env:"ACCOUNTS" default:"accounts.yaml" doc:"path of the inventory in the config repo; without a decision, it says which accounts may receive a release candidate"`
+	AccountLabel    string               `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a resource that says whose it is"`
+	AccountPath     accounts.PathPattern `env:"ACCOUNT_PATH" doc:"path pattern that says whose a file is, such as accounts/{account}/"`
+	AllowDowngrade  bool                 `env:"ALLOW_DOWNGRADE" default:"false" doc:"write an older version over a newer one"`
+	OnUnmatched     string               `env:"ON_UNMATCHED" default:"warn" oneof:"warn,refuse" doc:"what to do when no policy admits the tag, no marker names such a policy, or a marker cannot be edited"`
+	DecisionsPath   string               `env:"DECISIONS_PATH" default:"decisions" doc:"folder of the config repo for the gate's decisions, as SERVICE/VERSION.json"`
+	Service         string               `env:"SERVICE" doc:"the service's name; the last path element of IMAGE when unset"`
+	PushBranch      string               `env:"PUSH_BRANCH" doc:"push to this branch instead of CONFIG_BRANCH, for a pull request; it is created when missing, else added to"`
+	CommitAuthor    string               `env:"COMMIT_AUTHOR" default:"bump-config" doc:"author of the commit"`
+	CommitEmail     string               `env:"COMMIT_EMAIL" default:"bump-config@cloudbuild-steps.invalid" doc:"e-mail address of the author"`
+	CommitMessage   messageTemplate      `env:"COMMIT_MESSAGE" doc:"commit message as a Go template; fields: .Service .Image .Tag .Digest .Channel .Accounts .Edits (.File .Line .Policy .Field .From .To .Account) .Held (.File .Line .Policy .Account .Reason) .Commit .Branch .Repo .Build; when unset: what changed, for whom, why, and the build"`
 	step.Source
 	step.Credentials
 }

@@ -2,47 +2,75 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path"
 	"strings"
 	"time"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
-	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
+	"github.com/deepdesk/cloudbuild-steps/internal/inventory"
 	"github.com/deepdesk/cloudbuild-steps/internal/registry"
 	"github.com/deepdesk/cloudbuild-steps/internal/release"
+	"github.com/deepdesk/cloudbuild-steps/internal/secret"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
 )
 
 // In is what gate-uat is told.
 type In struct {
-	step.Registry `require:"IMAGE"`
-	Version       release.Version `env:"VERSION" from:"TAG_NAME compute-version.version" required:"true" doc:"the release that is asked about, such as v2.0.0-rc.1"`
-	Service       string          `env:"SERVICE" doc:"the service's name; the last path element of IMAGE when unset"`
-	Accounts      string          `env:"ACCOUNTS" default:"accounts.yaml" doc:"the inventory: a path inside the config repo when CONFIG_REPO is set, else a local path"`
-	MaxUATShare   float64         `env:"MAX_UAT_SHARE" default:"0.5" doc:"refuse a candidate that would reach more than this share of all accounts"`
-	Region        string          `env:"REGION" doc:"admit only accounts of this region"`
-	OnEmpty       string          `env:"ON_EMPTY" default:"refuse" oneof:"refuse,ok" doc:"what to do when nobody may receive the version"`
+	step.Registry    `require:"IMAGE"`
+	Version          release.Version      `env:"VERSION" from:"TAG_NAME compute-version.version" required:"true" doc:"the release that is asked about, such as v2.0.0-rc.1"`
+	Service          string               `env:"SERVICE" doc:"the service's name; the last path element of IMAGE when unset"`
+	Accounts         location             `env:"ACCOUNTS" default:"accounts.yaml" doc:"the inventory: an https URL, a path inside the config repo when CONFIG_REPO is set, else a local path"`
+	AccountsToken    secret.Text          `env:"ACCOUNTS_TOKEN" doc:"token for the URL in ACCOUNTS; it is sent to that scheme, host and port only; pass it with secretEnv"`
+	AccountsHeader   inventory.Header     `env:"ACCOUNTS_HEADER" default:"Authorization: Bearer" doc:"the header that carries the token, and what stands in front of it; X-Api-Key for a header with the token alone"`
+	AccountsLoopback bool                 `env:"ACCOUNTS_LOOPBACK" default:"false" doc:"the URL in ACCOUNTS may be one of this machine, and then plain http: for laptops and tests"`
+	MaxUATShare      float64              `env:"MAX_UAT_SHARE" default:"0.5" doc:"refuse a candidate that would reach more than this share of all accounts"`
+	RequireCandidate bool                 `env:"REQUIRE_CANDIDATE" default:"false" doc:"refuse a final version unless the config repo records a decision that let a candidate of it, with the same digest, to UAT accounts"`
+	Region           string               `env:"REGION" doc:"admit only accounts of this region"`
+	Freezes          string               `env:"FREEZES" doc:"file of freeze windows, beside those in the inventory: a path inside the config repo when CONFIG_REPO is set, else a local path"`
+	OverrideFreeze   string               `env:"OVERRIDE_FREEZE" doc:"why to deliver in spite of a freeze window; the decision records it"`
+	OverrideBy       string               `env:"OVERRIDE_BY" doc:"who overrides the freeze window: one of the names in its override list"`
+	OnEmpty          string               `env:"ON_EMPTY" default:"refuse" oneof:"refuse,ok" doc:"what to do when nobody may receive the version"`
+	DecisionsPath    string               `env:"DECISIONS_PATH" default:"decisions" doc:"folder of the config repo with earlier decisions, as SERVICE/VERSION.json"`
+	AccountLabel     string               `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a resource in the config repo that says whose it is"`
+	AccountPath      accounts.PathPattern `env:"ACCOUNT_PATH" doc:"path pattern that says whose a file of the config repo is, such as accounts/{account}/"`
 	step.ConfigRepo
 	step.Credentials
 }
 
 // Check reports faults across variables.
 func (in In) Check(f *step.Faults) {
-	if in.MaxUATShare < 0 || in.MaxUATShare > 1 {
+	if !(in.MaxUATShare >= 0 && in.MaxUATShare <= 1) { // NaN is no share either
 		f.Add("MAX_UAT_SHARE", "%g is not a share: want a number from 0 to 1", in.MaxUATShare)
 	}
-	if strings.Contains(in.Accounts, "://") {
-		f.Add("ACCOUNTS", "is a URL: want a path inside the config repo or a local path")
+	paths := map[string]string{"FREEZES": in.Freezes, "DECISIONS_PATH": in.DecisionsPath}
+	if in.Accounts.isURL() {
+		if err := in.Accounts.url.Check(in.AccountsLoopback); err != nil {
+			f.Add("ACCOUNTS", "%s: %v", in.Accounts, err)
+		}
+	} else {
+		paths["ACCOUNTS"] = in.Accounts.path
 	}
-	if in.ConfigURL != "" && (path.IsAbs(in.Accounts) || strings.Contains("/"+in.Accounts+"/", "/../")) {
-		f.Add("ACCOUNTS", "%q conflicts with CONFIG_REPO: want a relative path inside the repo, without ..", in.Accounts)
+	for name, p := range paths {
+		if in.ConfigURL != "" && (path.IsAbs(p) || strings.Contains("/"+p+"/", "/../")) {
+			f.Add(name, "%q conflicts with CONFIG_REPO: want a relative path inside the repo, without ..", p)
+		}
 	}
+	if in.RequireCandidate && in.ConfigURL == "" {
+		f.Add("REQUIRE_CANDIDATE", "needs CONFIG_REPO, where the decisions on candidates are recorded")
+	}
+	if (in.OverrideFreeze == "") != (in.OverrideBy == "") {
+		f.Add("OVERRIDE_FREEZE", "and OVERRIDE_BY belong together: why, and who")
+	}
+}
+
+// service is the name under which decisions are kept.
+func (in In) service() string {
+	if in.Service != "" {
+		return in.Service
+	}
+	return in.Image.Name()
 }
 
 // Out is the decision.
@@ -56,31 +84,13 @@ var program = step.Program[In, Out]{
 	Summary: "decide which accounts may receive a version",
 	Timeout: 5 * time.Minute,
 	Run:     run,
-	Doc: `A pre-release (` + "`v2.0.0-rc.1`" + `) is for the accounts that the inventory marks ` + "`is_uat: true`" + `; a final version is for all. The answer
-is frozen: version, digest, hash of the inventory, and each account with the reason. bump-config and deploy-helm act on nothing else.
-
-The inventory is refused whole for any defect. A missing or null ` + "`is_uat`" + ` means: not UAT.
-
-` + "```yaml" + `
-- id: gate
-  name: $_STEPS/gate-uat
-  env: [IMAGE=$_IMAGE, CONFIG_REPO=$_CONFIG_REPO]
-  secretEnv: [GIT_TOKEN]
-` + "```",
+	Doc:     doc,
 }
 
 func run(ctx context.Context, b *step.Build, in In) (Out, error) {
-	service := in.Service
-	if service == "" {
-		service = in.Image.Name()
-	}
-	raw, err := readInventory(ctx, in)
+	got, err := readInputs(ctx, b, in)
 	if err != nil {
 		return Out{}, err
-	}
-	inventory, err := accounts.Parse(raw)
-	if err != nil {
-		return Out{}, step.Refuse("correct the inventory; while it is defective nothing is deployed", "inventory %s: %w", in.Accounts, err)
 	}
 	image, found, err := registry.New(in.Insecure).Resolve(ctx, in.Image.String(), in.Version.String())
 	if err != nil {
@@ -89,77 +99,43 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	if !found {
 		return Out{}, step.Refuse("run tag-image before gate-uat, so that the release has an image", "%s has no tag %s", in.Image, in.Version)
 	}
-	sum := sha256.Sum256(raw)
-	decision, err := accounts.Decide(accounts.Request{
-		Version: in.Version, Service: service, Image: in.Image.String(), Digest: image.Digest,
-		InventorySHA256: hex.EncodeToString(sum[:]), Region: in.Region, MaxUATShare: in.MaxUATShare,
-	}, inventory)
+	decision, refusal := accounts.Decide(accounts.Request{
+		Version: in.Version, Service: in.service(), Image: in.Image.String(), Digest: image.Digest, Build: b.ID,
+		Inventory: got.source, InventoryCommit: got.commit, InventorySHA256: got.sha256, Region: in.Region, MaxUATShare: in.MaxUATShare,
+		Now: time.Now(), Override: in.overriding(), RequireCandidate: in.RequireCandidate, Recorded: got.recorded,
+	}, got.inventory)
+	if got.survey != nil {
+		decision.Findings = got.survey.compare(got.inventory, in.service(), in.Version)
+	}
 	b.Text(table(decision))
-	if _, tooMany := errors.AsType[*accounts.ShareError](err); tooMany {
-		decision.Held, decision.Allowed = append(decision.Held, withReason(decision.Allowed, "the candidate would reach too many accounts")...), []accounts.Verdict{}
-		return Out{decision}, step.Refuse("check is_uat in the inventory, or raise MAX_UAT_SHARE", "%w", err)
+	report(b, decision, got)
+	if b.DryRun {
+		b.Text(changes(got.recorded, decision))
 	}
-	if err != nil {
-		return Out{}, err
-	}
-	if len(decision.Allowed) == 0 && in.OnEmpty == "refuse" {
+	switch {
+	case refusal != nil:
+		return Out{decision}, step.Refuse(in.fix(refusal), "%w", refusal)
+	case len(decision.Allowed) == 0 && in.OnEmpty == "refuse":
 		return Out{decision}, step.Refuse("mark accounts is_uat: true, or set ON_EMPTY=ok if that is intended", "no account may receive %s", in.Version)
 	}
 	return Out{decision}, nil
 }
 
-// withReason returns the verdicts with another reason.
-func withReason(verdicts []accounts.Verdict, reason string) []accounts.Verdict {
-	var list []accounts.Verdict
-	for _, v := range verdicts {
-		v.Reason = reason
-		list = append(list, v)
+// overriding is the request to override freeze windows, nil when there is none.
+func (in In) overriding() *accounts.Overriding {
+	if in.OverrideFreeze == "" {
+		return nil
 	}
-	return list
+	return &accounts.Overriding{By: in.OverrideBy, Reason: in.OverrideFreeze}
 }
 
-// readInventory returns the bytes of the inventory, from the config repo or from this machine.
-func readInventory(ctx context.Context, in In) ([]byte, error) {
-	if in.ConfigURL == "" {
-		return readLocal(in.Accounts)
+// fix says what the reader of a refusal can do.
+func (in In) fix(refusal error) string {
+	if frozen, ok := errors.AsType[*accounts.FreezeError](refusal); ok {
+		return frozen.Fix()
 	}
-	snapshot, err := gitrepo.Open(ctx, gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken}, in.ConfigBranch)
-	if err != nil {
-		return nil, err
+	if _, ok := errors.AsType[*accounts.CandidateError](refusal); ok {
+		return "release a candidate first (" + in.Version.WithCandidate("rc", 1).String() + " or later), or set REQUIRE_CANDIDATE=false to go without"
 	}
-	name := path.Join(in.ConfigPath, in.Accounts)
-	raw, found, err := snapshot.ReadFile(name)
-	if err != nil {
-		return nil, err
-	}
-	if !found {
-		return nil, step.Misconfigured("set ACCOUNTS to the inventory's path in the config repo", "%s has no file %s on branch %s", in.ConfigURL, name, in.ConfigBranch)
-	}
-	return raw, nil
-}
-
-// readLocal reads a file with a bound, since a path may name a device.
-func readLocal(name string) ([]byte, error) {
-	const limit = 32 << 20
-	advice := "set ACCOUNTS to the inventory's path, or CONFIG_REPO to the repository that holds it"
-	info, err := os.Stat(name)
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("not a regular file")
-	}
-	if err != nil {
-		return nil, step.Misconfigured(advice, "reading the inventory %s: %w", name, err)
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, step.Misconfigured(advice, "reading the inventory %s: %w", name, err)
-	}
-	defer func() { _ = f.Close() }()
-	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && len(raw) > limit {
-		err = fmt.Errorf("larger than %d MiB", limit>>20)
-	}
-	if err != nil {
-		return nil, step.Misconfigured(advice, "reading the inventory %s: %w", name, err)
-	}
-	return raw, nil
+	return "check is_uat in the inventory, or raise MAX_UAT_SHARE"
 }

@@ -1,13 +1,22 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/random"
@@ -62,15 +71,34 @@ func TestScripts(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		inventory, err := os.ReadFile(filepath.Join("..", "..", "examples", "config", "accounts.yaml"))
+		tree := filepath.Join(env.WorkDir, "config")
+		if err := example(tree, image); err != nil {
+			return err
+		}
+		inventory, err := os.ReadFile(filepath.Join(tree, "accounts.yaml"))
 		if err != nil {
 			return err
 		}
 		if err := os.WriteFile(filepath.Join(env.WorkDir, "example.yaml"), inventory, 0o600); err != nil {
 			return err
 		}
-		if err := commit(git.Dir("example/config"), filepath.Join(env.WorkDir, "config"), inventory); err != nil {
+		if err := commit(git.Dir("example/config"), tree); err != nil {
 			return err
+		}
+		// An onboarding service: it serves the files of service/ to those who have the token.
+		onboarding := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") != "Bearer "+token {
+				http.Error(w, "who are you, "+r.Header.Get("Authorization"), http.StatusUnauthorized)
+				return
+			}
+			page := r.URL.Query().Get("page_token")
+			http.ServeFileFS(w, r, os.DirFS(filepath.Join(env.WorkDir, "service")), path.Join(r.URL.Path[1:], page+".json"))
+		}))
+		env.Defer(onboarding.Close)
+		env.Setenv("SERVICE_URL", onboarding.URL)
+		for _, e := range gitEnv {
+			name, value, _ := strings.Cut(e, "=")
+			env.Setenv(name, value)
 		}
 		env.Setenv("IMAGE", image)
 		env.Setenv("DIGEST", digest.String())
@@ -81,25 +109,179 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// commit puts the inventory into the bare repository, through a work tree that is left for the script.
-func commit(bare, tree string, inventory []byte) error {
-	for _, args := range [][]string{
-		{"clone", "--quiet", bare, tree},
-		{"-C", tree, "checkout", "--quiet", "-b", "main"},
-		{"-C", tree, "add", "accounts.yaml"},
-		{"-C", tree, "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--quiet", "--message", "inventory"},
-		{"-C", tree, "push", "--quiet", "origin", "main"},
-	} {
-		if args[2] == "add" {
-			if err := os.WriteFile(filepath.Join(tree, "accounts.yaml"), inventory, 0o600); err != nil {
-				return err
-			}
+// example copies the example config repo, with the image in the place of its own.
+func example(tree, image string) error {
+	if err := os.CopyFS(tree, os.DirFS(filepath.Join("..", "..", "examples", "config"))); err != nil {
+		return err
+	}
+	return filepath.WalkDir(tree, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
 		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(name, bytes.ReplaceAll(b, []byte("europe-docker.pkg.dev/example-cloud/services/backend"), []byte(image)), 0o600)
+	})
+}
+
+// commit makes the folder a work tree of the bare repository, and pushes what is in it.
+func commit(bare, tree string) error {
+	for _, args := range [][]string{
+		{"init", "--quiet", "--initial-branch=main"},
+		{"add", "--all"},
+		{"commit", "--quiet", "--message", "the example"},
+		{"remote", "add", "origin", bare},
+		{"push", "--quiet", "--set-upstream", "origin", "main"},
+	} {
 		cmd := exec.Command("git", args...)
-		cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
+		cmd.Dir = tree
+		cmd.Env = append(os.Environ(), gitEnv...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("git %v: %w: %s", args, err, out)
 		}
 	}
 	return nil
+}
+
+// gitEnv keeps this machine's settings out of git.
+var gitEnv = []string{
+	"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_AUTHOR_NAME=Ada", "GIT_AUTHOR_EMAIL=ada@example.com",
+	"GIT_COMMITTER_NAME=Ada", "GIT_COMMITTER_EMAIL=ada@example.com",
+}
+
+// gate runs the program in a process of its own, with these variables and no others.
+func gate(t *testing.T, env ...string) (code int, stderr string, usage *syscall.Rusage) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Args, cmd.Env, cmd.Dir, cmd.Stderr = []string{"gate-uat"}, env, t.TempDir(), &text
+	if err := cmd.Run(); err != nil {
+		if _, ok := errors.AsType[*exec.ExitError](err); !ok {
+			t.Fatal(err)
+		}
+	}
+	return cmd.ProcessState.ExitCode(), text.String(), cmd.ProcessState.SysUsage().(*syscall.Rusage)
+}
+
+// Every spelling that is not one v and strict SemVer without build metadata is refused by name, before anything is asked: by a reader that
+// is a little kinder, each of these becomes a final version or another version than it says.
+func TestSpellingsOfAVersionThatAreRefused(t *testing.T) {
+	for _, tt := range []struct{ version, want string }{
+		{"2.0.0", `write "v2.0.0"`},
+		{"v2", "1 of the three numbers"},
+		{"v2.0", "2 of the three numbers"},
+		{"v2.0-rc.1", "2 of the three numbers"},
+		{"v2.0.0.0", "4 numbers"},
+		{"v02.0.0", "leading zero"},
+		{"v2.00.0", "leading zero"},
+		{"v2.0.0-rc.01", "leading zero"},
+		{"v2.0.0+build.5", "build metadata"},
+		{"v2.0.0-rc.1+build.5", "build metadata"},
+		{"V2.0.0", "capital V"},
+		{"vv2.0.0", "more than one v"},
+		{"v.2.0.0", "missing a number"},
+		{"v2..0", "missing a number"},
+		{"v2.0.0-", "empty identifier"},
+		{"v2.0.0-rc..1", "empty identifier"},
+		{"v2.0.0-rc.1.", "empty identifier"},
+		{"v2.0.0-rc_1", "v2.0.0-rc_1"},
+		{"v2.0.0rc1", "v2.0.0rc1"},
+		{"v2.0.x", `"x"`},
+		{"v*", `"*"`},
+		{"v2.0.0 ", "white space"},
+		{" v2.0.0", "white space"},
+		{"v2.0.0\n", "white space"},
+		{"v2.0.0\tv1.0.0", "white space"},
+		{"v2.0.0\u00a0", "U+00A0"},
+		{"v2.0.0\u200b", "U+200B"},
+		{"v2.0.0\u2010rc.1", "hyphen"},
+		{"v2.0.0\u2011rc.1", "non-breaking hyphen"},
+		{"v2.0.0\u2013rc.1", "en dash"},
+		{"v2.0.0\u2014rc.1", "em dash"},
+		{"v2.0.0\u2212rc.1", "minus sign"},
+		{"v2.0.0\uff0drc.1", "full-width hyphen-minus"},
+		{"v2.0.0\u00adrc.1", "soft hyphen"},
+		{"\u0475" + "2.0.0", "U+0475"},                // izhitsa, which looks like v
+		{"v2.0.0-r\u0441.1", "U+0441"},                // Cyrillic es
+		{"v\u0662.0.0", "U+0662"},                     // an Arabic-Indic digit
+		{"v\uff12.0.0", "U+FF12"},                     // a full-width digit
+		{"v2\uff0e0.0", "U+FF0E"},                     // a full-width full stop
+		{"v2.0.0\u202e1.cr-", "U+202E"},               // right-to-left override
+		{"v2.0.0-rc.1\xff", "outside ASCII"},          // not UTF-8
+		{"\ufeffv2.0.0", "U+FEFF"},                    // a byte order mark
+		{"$TAG_NAME", "substitution"},                 // that nobody filled in
+		{"${_VERSION}", "substitution"},               //
+		{"refs/tags/v2.0.0", "slash"},                 //
+		{"backend/v2.0.0", "slash"},                   //
+		{"latest", "is not a version"},                //
+		{"main-deadbeef-1700000000", "not a version"}, // a build tag
+		{"v99999999999999999999.0.0", "too large"},
+		{"v2.0.0-99999999999999999999", "too large"},
+		{"v2.0.0-rc.1/../v2.0.0", "slash"},
+		{"v1.0.0-" + strings.Repeat("a", 200), "at most 128"},
+		{"-v2.0.0", "is not a version"},
+		{"v2,0,0", `"2,0,0"`},
+		{"v0x2.0.0", `"0x2"`},
+		{"v2e1.0.0", `"2e1"`},
+		{"v-2.0.0", "missing a number"},
+	} {
+		t.Run(tt.version, func(t *testing.T) {
+			for _, name := range []string{"VERSION", "_VERSION", "TAG_NAME"} {
+				code, stderr, _ := gate(t, name+"="+tt.version, "IMAGE=127.0.0.1:1/backend", "ACCOUNTS=nowhere.yaml")
+				if code != 2 || !strings.Contains(stderr, "gate-uat: error: VERSION ") || !strings.Contains(stderr, tt.want) {
+					t.Errorf("%s: exit code %d, want 2 and %q: %s", name, code, tt.want, stderr)
+				}
+			}
+		})
+	}
+}
+
+// A large inventory is decided on quickly and in little memory, by the program itself. The registry is not there, so that the run ends
+// after the inventory was read.
+func TestALargeInventoryNeedsLittle(t *testing.T) {
+	const most = 256 << 10 // KiB
+	for name, text := range map[string]string{
+		"100,000 accounts in JSON":         large(100_000, "[", `{"id":"account-%06d","is_uat":%t,"region":"europe-west1"}`, ",", "]"),
+		"100,000 accounts in YAML":         large(100_000, "accounts:\n", "- {id: account-%06d, is_uat: %t, region: europe-west1}\n", "", ""),
+		"100,000 accounts in blocks":       large(100_000, "accounts:\n", "- id: account-%06d\n  is_uat: %t\n  region: europe-west1\n", "", ""),
+		"the last of 100,000 has a defect": large(100_000, "[", `{"id":"account-%06d","is_uat":%t}`, ",", `,{"id":"x","is_uat":"true"}]`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "accounts")
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			code, stderr, usage := gate(t, "VERSION=v2.0.0", "IMAGE=127.0.0.1:1/backend", "ACCOUNTS="+file, "TIMEOUT=20s")
+			if want := strings.Contains(text, "\"x\""); want != (code == 3) || !want && !strings.Contains(stderr, "127.0.0.1:1") {
+				t.Errorf("exit code %d: %s", code, stderr)
+			}
+			cpu := time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+			t.Logf("%s of CPU, %d MiB", cpu.Round(time.Millisecond), usage.Maxrss>>10)
+			if usage.Maxrss > most {
+				t.Errorf("%d MiB of memory", usage.Maxrss>>10)
+			}
+			if cpu > 4*time.Second { // two cores share a machine with other tests; the benchmark of accounts measures exactly
+				t.Errorf("%s of CPU", cpu)
+			}
+		})
+	}
+}
+
+func large(n int, begin, item, between, end string) string {
+	var b strings.Builder
+	b.WriteString(begin)
+	for i := range n {
+		if i > 0 {
+			b.WriteString(between)
+		}
+		fmt.Fprintf(&b, item, i, i%10 == 0)
+	}
+	b.WriteString(end)
+	return b.String()
 }
