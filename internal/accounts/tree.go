@@ -14,12 +14,11 @@ import (
 )
 
 // Bounds of a text that is read: above any real inventory (100,000 accounts have about 700,000 values), below what would hurt. What a text
-// needs in memory goes by its values rather than its bytes, and YAML's nodes are several times as large as JSON's.
+// needs in memory goes by its values rather than its bytes.
 const (
-	MaxBytes      = 32 << 20 // of one text
-	maxDepth      = 32
-	maxJSONValues = 2_000_000
-	maxYAMLValues = 900_000
+	MaxBytes  = 32 << 20 // of one text
+	maxDepth  = 32
+	maxValues = 900_000
 )
 
 // node is one value of a JSON or YAML text, with the line it stands on. Both formats are read into this tree because the usual decoders
@@ -84,7 +83,7 @@ func parseTree(b []byte) (node, error) {
 }
 
 func parseJSON(b []byte) (node, error) {
-	r := jsonReader{text: b, dec: json.NewDecoder(bytes.NewReader(b)), left: maxJSONValues}
+	r := jsonReader{text: b, dec: json.NewDecoder(bytes.NewReader(b)), left: maxValues}
 	r.dec.UseNumber()
 	n, err := r.value(0)
 	if err != nil {
@@ -120,7 +119,7 @@ func (r *jsonReader) value(depth int) (node, error) {
 		return node{}, fmt.Errorf("nested deeper than %d levels", maxDepth)
 	}
 	if r.left--; r.left < 0 {
-		return node{}, fmt.Errorf("more than %d values", maxJSONValues)
+		return node{}, fmt.Errorf("more than %d values", maxValues)
 	}
 	token, err := r.dec.Token()
 	if err != nil {
@@ -231,8 +230,8 @@ func yamlValues(b []byte) int {
 }
 
 func parseYAML(b []byte) (node, error) {
-	if yamlValues(b) > maxYAMLValues {
-		return node{}, fmt.Errorf("more than %d values: write an inventory of this size as JSON", maxYAMLValues)
+	if yamlValues(b) > maxValues {
+		return node{}, fmt.Errorf("more than %d values", maxValues)
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	var doc yaml.Node
@@ -240,7 +239,11 @@ func parseYAML(b []byte) (node, error) {
 		if errors.Is(err, io.EOF) {
 			return node{}, errors.New("empty")
 		}
-		return node{}, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+		text := strings.TrimPrefix(err.Error(), "yaml: ")
+		if !strings.Contains(text, "line ") { // the parser leaves out the first line
+			text = "line 1: " + text
+		}
+		return node{}, errors.New(text)
 	}
 	var rest yaml.Node
 	if err := dec.Decode(&rest); !errors.Is(err, io.EOF) {

@@ -20,8 +20,8 @@ accounts:
 
 ` + "`id`" + ` is 1 to 63 letters, digits, ` + "`-`, `_`, `.`" + ` and unique whatever the case; ` + "`is_uat`" + ` is a boolean, and missing or null means: not UAT;
 ` + "`region`" + ` and ` + "`services`" + ` may be left out. Other members may stand beside. The file is refused whole for any defect, with account, line and
-member: a name that only looks like one of these, a member twice, a second document, anchors, tags. It has at most 32 MiB, and 900,000 values
-as YAML or 2,000,000 as JSON; 100,000 accounts fit.
+member: a name that only looks like one of these, a member twice, a second document, anchors, tags. It has at most 32 MiB and
+900,000 values, in which 100,000 accounts fit.
 
 **From a service.** ACCOUNTS may be an https URL. The token goes to that scheme, host and port only; redirects elsewhere are refused, and so are
 link-local addresses and metadata servers, whatever a name resolves to. No proxy is used. The answer must be 200, whole (a Content-Length, or

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"runtime/debug"
 	"strings"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
@@ -53,8 +54,13 @@ type inputs struct {
 	survey    *survey // nil without a config repo
 }
 
+// softLimit is the memory, in bytes, from which on the garbage collector works harder. Without it, a YAML inventory of 100,000 accounts takes
+// twice what it needs.
+const softLimit = 144 << 20
+
 // readInputs reads the inventory, the freeze windows, the recorded decisions and the markers.
 func readInputs(ctx context.Context, b *step.Build, in In) (inputs, error) {
+	debug.SetMemoryLimit(softLimit)
 	var got inputs
 	read := readLocal
 	if in.ConfigURL != "" {
