@@ -72,6 +72,7 @@ const (
 	FindingNoResource       = "account-without-resource"       // an account that runs the service has no marker of its image
 	FindingNoAccount        = "resource-without-account"       // a marker of the image stands in a resource whose account the inventory does not know
 	FindingUATFollowsFinal  = "uat-on-final-policy"            // a UAT account's marker names a policy that admits no candidates
+	FindingFurther          = "further"                        // there are more, and they are not listed
 	FindingProductionOnEdge = "production-on-candidate-policy" // another account's marker names a policy that admits candidates
 )
 

@@ -198,10 +198,17 @@ func (p *plan) track(set policy.Set) (map[string]tracked, error) {
 	return admitting, nil
 }
 
-// gate brings together what decides by account.
+// gate brings together what decides by account. A decision is held against the inventory that the config repo has now: by its hash when it
+// was made on that file, and for a candidate in any case, since both must agree on who is UAT.
 func (p *plan) gate() (gate, error) {
 	g := gate{target: p.target, label: p.in.AccountLabel}
-	if p.target.decision != nil || !p.target.candidate {
+	d := p.target.decision
+	if d != nil && d.InventoryCommit != "" {
+		if err := p.verify(*d); err != nil {
+			return g, err
+		}
+	}
+	if !p.target.candidate || p.in.inventoryElsewhere() {
 		return g, nil
 	}
 	name := path.Join(p.in.ConfigPath, p.in.Accounts)
@@ -213,8 +220,29 @@ func (p *plan) gate() (gate, error) {
 	if err != nil {
 		return g, step.Refuse("correct the inventory; while it is defective no candidate is delivered", "inventory %s: %w", name, err)
 	}
-	g.inventory = &inventory
+	if d == nil {
+		g.inventory = &inventory
+	} else if wrong := d.Contradicts(inventory); len(wrong) > 0 {
+		return g, step.Refuse("run the build again from gate-uat; if a service has the inventory, delete the file, or set ACCOUNTS",
+			"the decision allows %s to %d accounts that the inventory %s does not mark is_uat: %s", d.Version, len(wrong), name, few(wrong))
+	}
 	return g, nil
+}
+
+// verify holds a decision against the file that it was made on.
+func (p *plan) verify(d accounts.Decision) error {
+	const advice = "run the build again from gate-uat: what it decided on is what is written"
+	raw, found, err := p.snapshot.ReadFile(d.Inventory)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return step.Refuse(advice, "the decision was made on %s, which the config repo does not have any more", d.Inventory)
+	}
+	if err := d.Verify(raw); err != nil {
+		return step.Refuse(advice, "holding the decision against %s: %w", d.Inventory, err)
+	}
+	return nil
 }
 
 // unit is all markers of one policy in one resource. They change together or not at all: a new tag beside an old digest would deploy the

@@ -22,12 +22,15 @@ type In struct {
 	BuildTag        string               `env:"BUILD_TAG" from:"compute-version.build_tag" doc:"the build tag to write when there is no VERSION, main-<commit>-<unix time>"`
 	Digest          digest               `env:"DIGEST" doc:"digest behind the tag; when unset, the gate's decision's, or what tag-image handed over for this very tag"`
 	Policies        []string             `env:"POLICIES" doc:"only the markers of these policies, each namespace:name; policies that the repo does not define are taken to admit every tag"`
-	Accounts        string               `env:"ACCOUNTS" default:"accounts.yaml" doc:"path of the inventory in the config repo; without a decision, it says which accounts may receive a release candidate"`
+	Accounts        string               `env:"ACCOUNTS" default:"accounts.yaml" doc:"path of the inventory in the config repo; without a decision, it says which accounts may receive a release candidate, and with one, it must not contradict it; a URL means that the repo has none"`
 	AccountLabel    string               `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a resource that says whose it is"`
 	AccountPath     accounts.PathPattern `env:"ACCOUNT_PATH" doc:"path pattern that says whose a file is, such as accounts/{account}/"`
 	AllowDowngrade  bool                 `env:"ALLOW_DOWNGRADE" default:"false" doc:"write an older version over a newer one"`
 	OnUnmatched     string               `env:"ON_UNMATCHED" default:"warn" oneof:"warn,refuse" doc:"what to do when no policy admits the tag, no marker names such a policy, or a marker cannot be edited"`
 	DecisionsPath   string               `env:"DECISIONS_PATH" default:"decisions" doc:"folder of the config repo for the gate's decisions, as SERVICE/VERSION.json"`
+	RequireDecision bool                 `env:"REQUIRE_DECISION" default:"false" doc:"write a release only when gate-uat ran in this build; for builds that have a gate, so that a decision which is gone stops them"`
+	VerifyTag       bool                 `env:"VERIFY_TAG" default:"true" doc:"with a decision of gate-uat, ask the registry whether the tag still has the digest that was decided on"`
+	Insecure        []string             `env:"REGISTRY_INSECURE" doc:"hosts (host or host:port) reached over plain HTTP; loopback always is"`
 	Service         string               `env:"SERVICE" doc:"the service's name; the last path element of IMAGE when unset"`
 	PushBranch      string               `env:"PUSH_BRANCH" doc:"push to this branch instead of CONFIG_BRANCH, for a pull request; it is created when missing, else added to"`
 	CommitAuthor    string               `env:"COMMIT_AUTHOR" default:"bump-config" doc:"author of the commit"`
@@ -51,6 +54,9 @@ func (in In) Check(f *step.Faults) {
 		}
 	}
 	for _, v := range []struct{ name, path string }{{"ACCOUNTS", in.Accounts}, {"DECISIONS_PATH", in.DecisionsPath}} {
+		if v.name == "ACCOUNTS" && in.inventoryElsewhere() {
+			continue // gate-uat's; with automapSubstitutions every step sees it
+		}
 		if path.IsAbs(v.path) || strings.Contains("/"+v.path+"/", "/../") || strings.Contains(v.path, "://") {
 			f.Add(v.name, "%q is not inside the config repo: want a relative path without ..", v.path)
 		}
@@ -110,6 +116,9 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	if err != nil {
 		return out, err
 	}
+	if err := wanted.verifyTag(ctx, in); err != nil {
+		return out, err
+	}
 	now := time.Now()
 	var p *plan
 	decide := func(s *gitrepo.Snapshot) (*gitrepo.Change, error) {
@@ -147,6 +156,11 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	out.Commit = result.Commit
 	b.Log.Info("pushed", "commit", result.Commit, "branch", result.Branch, "attempts", result.Attempts)
 	return out, nil
+}
+
+// inventoryElsewhere reports whether ACCOUNTS is a URL: a service has the inventory, and the config repo has none.
+func (in In) inventoryElsewhere() bool {
+	return strings.HasPrefix(in.Accounts, "https://") || strings.HasPrefix(in.Accounts, "http://")
 }
 
 // branch is where the commit goes.

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
+	"github.com/deepdesk/cloudbuild-steps/internal/registry"
 	"github.com/deepdesk/cloudbuild-steps/internal/release"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
 )
@@ -44,6 +46,9 @@ func newTarget(b *step.Build, in In) (target, error) {
 	if err := t.addDecision(b); err != nil {
 		return t, err
 	}
+	if in.RequireDecision && t.isRelease && t.decision == nil {
+		return t, step.Refuse("run gate-uat before bump-config in this build", "REQUIRE_DECISION is set, and gate-uat handed over no decision on %s", t.tag)
+	}
 	return t, t.addPushed(b)
 }
 
@@ -61,6 +66,9 @@ func (t *target) addDecision(b *step.Build) error {
 	if err != nil {
 		return step.Refuse(advice, "reading the decision of gate-uat: %w", err)
 	}
+	if d.Build != b.ID {
+		return step.Refuse(advice, "the decision is of build %q, and this is build %q", d.Build, b.ID)
+	}
 	for _, member := range []struct{ name, decided, wanted string }{
 		{"version", d.Version, t.tag}, {"image", d.Image, t.image}, {"digest", d.Digest, t.digest},
 	} {
@@ -69,6 +77,25 @@ func (t *target) addDecision(b *step.Build) error {
 		}
 	}
 	t.decision, t.digest = &d, d.Digest
+	return nil
+}
+
+// verifyTag asks the registry whether the tag still has the digest that the gate decided on. What is deployed is pinned to the digest, so a
+// tag that was moved would not be delivered; but it is the sign of somebody who moves tags.
+func (t target) verifyTag(ctx context.Context, in In) error {
+	if t.decision == nil || !in.VerifyTag {
+		return nil
+	}
+	const advice = "find out who moved the tag, and run the build again from its first step; a version keeps its digest for ever"
+	image, found, err := registry.New(in.Insecure).Resolve(ctx, t.image, t.tag)
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return step.Refuse(advice, "the gate decided on %s:%s with digest %s, and the tag is gone", t.image, t.tag, t.decision.Digest)
+	case image.Digest != t.decision.Digest:
+		return step.Refuse(advice, "the gate decided on %s:%s with digest %s, and the tag names %s now", t.image, t.tag, t.decision.Digest, image.Digest)
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"path"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
+	"github.com/deepdesk/cloudbuild-steps/internal/registry"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
 )
 
@@ -50,10 +52,15 @@ func readCharts(repo *source, list []*wanted) {
 	}
 }
 
+// inventoryElsewhere reports whether ACCOUNTS is a URL: a service has the inventory, and the config repo has none.
+func (in In) inventoryElsewhere() bool {
+	return strings.HasPrefix(in.Accounts, "https://") || strings.HasPrefix(in.Accounts, "http://")
+}
+
 // readInventory reads the accounts file. A repo without one has no UAT accounts; a defective one deploys nothing.
 func readInventory(repo *source, in In) (accounts.Inventory, error) {
 	name := path.Join(in.ConfigPath, in.Accounts)
-	if !repo.has(name) {
+	if in.inventoryElsewhere() || !repo.has(name) {
 		return accounts.Inventory{}, nil
 	}
 	text, err := repo.read(name)
@@ -88,6 +95,10 @@ func readDecisions(b *step.Build, repo *source, in In, needed []string) (map[str
 		if about := path.Join(d.Service, d.Version); about != id {
 			return nil, step.Refuse(advice, "decision %s is about %s", name, about)
 		}
+		if d.InventoryCommit != "" && !repo.has(d.Inventory) {
+			return nil, step.Refuse("bring the inventory back, or run gate-uat and bump-config for the version again",
+				"decision %s was made on the inventory %s, which the config repo does not have any more", name, d.Inventory)
+		}
 		decisions[id] = d
 	}
 	h, ok, err := b.Handover("gate-uat")
@@ -100,7 +111,48 @@ func readDecisions(b *step.Build, repo *source, in In, needed []string) (map[str
 		return nil, step.Refuse("see what gate-uat said in this build", "gate-uat refused: %s", strings.TrimSpace(h.Reason))
 	case err != nil:
 		return nil, step.Refuse(advice, "decision handed over by gate-uat: %w", err)
+	case d.Build != b.ID:
+		return nil, step.Refuse(advice, "decision handed over by gate-uat: it is of build %q, and this is build %q", d.Build, b.ID)
+	}
+	if d.InventoryCommit != "" { // it was made in this build, a moment ago, so that the file must be the same
+		text, err := repo.read(d.Inventory)
+		if err == nil {
+			err = d.Verify(text)
+		}
+		if err != nil {
+			return nil, step.Refuse(advice, "decision handed over by gate-uat, held against %s: %w", d.Inventory, err)
+		}
 	}
 	decisions[path.Join(d.Service, d.Version)] = d
 	return decisions, nil
+}
+
+// verifyTags asks the registry whether each tag that is to be deployed by a decision still has the digest that was decided on. What runs is
+// pinned to the digest, so a tag that was moved would not be deployed; but it is the sign of somebody who moves tags.
+func verifyTags(ctx context.Context, in In, c circumstances, tasks []*task) error {
+	if !in.VerifyTag {
+		return nil
+	}
+	const advice = "find out who moved the tag; nothing was touched, and a version keeps its digest for ever"
+	client := registry.New(in.Insecure)
+	asked := map[string]bool{}
+	for _, t := range tasks {
+		image := t.release.image
+		d, decided := c.decisions[path.Join(image.service(), image.tag)]
+		name := image.repository + ":" + image.tag
+		if !decided || t.state != "" || asked[name] {
+			continue
+		}
+		asked[name] = true
+		found, ok, err := client.Resolve(ctx, image.repository, image.tag)
+		switch {
+		case err != nil:
+			return err
+		case !ok:
+			return step.Refuse(advice, "the decision on %s %s is about digest %s, and %s is gone", d.Service, d.Version, d.Digest, name)
+		case found.Digest != d.Digest:
+			return step.Refuse(advice, "the decision on %s %s is about digest %s, and %s names %s now", d.Service, d.Version, d.Digest, name, found.Digest)
+		}
+	}
+	return nil
 }

@@ -132,6 +132,9 @@ func (c circumstances) admits(w *wanted, channel string) (allowed bool, reason, 
 		if ok, why := d.Allows(w.account); !ok {
 			return false, fmt.Sprintf("the decision on %s %s does not allow account %s: %s", d.Service, d.Version, w.account, why), ""
 		}
+		if version.IsPrerelease() && channel == production && len(c.inventory.Accounts) > 0 {
+			return false, "", fmt.Sprintf("the decision on %s %s allows account %s, and the inventory does not mark it is_uat", d.Service, d.Version, w.account)
+		}
 		return true, "", ""
 	}
 	if channel != production {

@@ -23,9 +23,11 @@ type In struct {
 	Revision           revision      `env:"REVISION" doc:"commit whose push started this build ($COMMIT_SHA in a build of the config repo); when the branch has moved on, its newest commit is deployed"`
 	Kubeconfig         string        `env:"KUBECONFIG" required:"true" doc:"kubeconfig file; its current context names the cluster; exec plugins and auth-providers are refused"`
 	Select             selector      `env:"SELECT" doc:"label selector: deploy only the HelmReleases that it matches"`
-	Accounts           string        `env:"ACCOUNTS" default:"accounts.yaml" doc:"path of the inventory in the config repo; without the file no account is UAT"`
+	Accounts           string        `env:"ACCOUNTS" default:"accounts.yaml" doc:"path of the inventory in the config repo; without the file no account is UAT; a URL means that the repo has none"`
 	AccountLabel       string        `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a HelmRelease that says whose it is"`
 	DecisionsPath      string        `env:"DECISIONS_PATH" default:"decisions" doc:"folder of the config repo with the gate's decisions, as SERVICE/VERSION.json"`
+	VerifyTag          bool          `env:"VERIFY_TAG" default:"true" doc:"where a decision of gate-uat is followed, ask the registry whether the tag still has the digest that was decided on"`
+	Insecure           []string      `env:"REGISTRY_INSECURE" doc:"hosts (host or host:port) reached over plain HTTP; loopback always is"`
 	Concurrency        int           `env:"CONCURRENCY" default:"8" doc:"releases that are deployed at the same time"`
 	Waves              []string      `env:"WAVES" default:"uat,production" doc:"which accounts, in this order; a wave begins when the one before is healthy; what has no account (staging) goes with the first"`
 	WaitTimeout        time.Duration `env:"WAIT_TIMEOUT" default:"5m" doc:"how long a release may take to become ready, unless its spec.timeout says otherwise"`
@@ -50,6 +52,9 @@ func (in In) Check(f *step.Faults) {
 		}
 	}
 	for name, p := range map[string]string{"ACCOUNTS": in.Accounts, "DECISIONS_PATH": in.DecisionsPath} {
+		if name == "ACCOUNTS" && in.inventoryElsewhere() {
+			continue // gate-uat's; with automapSubstitutions every step sees it
+		}
 		if strings.HasPrefix(p, "/") || strings.Contains(p, "://") || strings.Contains("/"+p+"/", "/../") {
 			f.Add(name, "%q is not a path inside the config repo", p)
 		}
@@ -133,6 +138,9 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	if len(refusals) > 0 {
 		return Out{Commit: repo.commit}, step.Refuse("nothing was touched; run gate-uat and bump-config for the version, or correct the values",
 			"%d of %d releases must not be deployed: %s", len(refusals), len(list), strings.Join(refusals, "; "))
+	}
+	if err := verifyTags(ctx, in, c, tasks); err != nil {
+		return Out{Commit: repo.commit}, err
 	}
 	if b.DryRun {
 		return finish(b, repo, plannedOnly(tasks))

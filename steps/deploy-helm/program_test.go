@@ -126,6 +126,7 @@ spec:
 // HELD are accounts, comma-separated.
 func decision() {
 	handover := flag.String("handover", "", "")
+	build := flag.String("build", "", "")
 	flag.Parse()
 	args := flag.Args()
 	d := accounts.Decision{
@@ -134,6 +135,9 @@ func decision() {
 	}
 	if strings.Contains(d.Version, "-") {
 		d.Channel = "uat"
+	}
+	if d.Build = *build; *build == "" {
+		d.Build = *handover
 	}
 	text, err := json.Marshal(d)
 	check(err)

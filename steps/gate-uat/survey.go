@@ -94,6 +94,9 @@ func placesOf(name string, markers []marker.Marker, set policy.Set, in In) []pla
 	return places
 }
 
+// mostFindings is how many a decision lists: nobody reads more, and it has to stay readable for the steps after this one.
+const mostFindings = 5000
+
 // compare holds the config repo against the inventory, for a version. It looks at nothing but its arguments.
 func (s survey) compare(inv accounts.Inventory, service string, version release.Version) []accounts.Finding {
 	findings := []accounts.Finding{}
@@ -132,6 +135,9 @@ func (s survey) compare(inv accounts.Inventory, service string, version release.
 				Kind: accounts.FindingNoResource, Account: a.ID, Detail: fmt.Sprintf("no marker of %s stands in a resource of this account", service),
 			})
 		}
+	}
+	if more := len(findings) - mostFindings; more > 0 {
+		findings = append(findings[:mostFindings], accounts.Finding{Kind: accounts.FindingFurther, Detail: fmt.Sprintf("%d more are not listed", more)})
 	}
 	return findings
 }
