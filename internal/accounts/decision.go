@@ -297,7 +297,7 @@ func ParseDecision(b []byte) (Decision, error) {
 		"inventory_sha256": into(&d.InventorySHA256), "region": into(&d.Region), "build": into(&d.Build), "inventory": into(&d.Inventory),
 		"inventory_commit": into(&d.InventoryCommit),
 		"allowed":          listInto(&d.Allowed, verdictMembers), "held": listInto(&d.Held, verdictMembers),
-		"overrides": listInto(&d.Overrides, overrideMembers), "findings": listInto(&d.Findings, findingMembers),
+		"overrides": optional(listInto(&d.Overrides, overrideMembers)), "findings": optional(listInto(&d.Findings, findingMembers)),
 	}
 	for _, name := range frameMembers {
 		members[name] = func(member) error { return nil }
@@ -312,6 +312,16 @@ func ParseDecision(b []byte) (Decision, error) {
 		}
 	}
 	return d, d.check()
+}
+
+// optional takes null for no member at all.
+func optional(read func(member) error) func(member) error {
+	return func(m member) error {
+		if m.value.value == nil {
+			return nil
+		}
+		return read(m)
+	}
 }
 
 func verdictMembers(v *Verdict) map[string]func(member) error {
