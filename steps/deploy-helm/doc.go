@@ -10,8 +10,10 @@ watched until it is ready; a pod that cannot become ready is named at once, with
 CONCURRENCY releases are deployed side by side. A wave in which one fails is finished; later waves do not begin.
 
 **The gate.** The service and version of a release are ` + "`values.image.repository`" + ` and ` + "`values.image.tag`" + `. The decision of gate-uat on them, handed over in
-this build or else recorded under DECISIONS_PATH, bounds the deployment: an account that it does not allow is skipped, and a digest in
-` + "`values.image.digest`" + ` that is not the decision's stops the step (exit 3) before anything is touched. Without a decision, a pre-release or a build tag
+this build or else recorded under DECISIONS_PATH, bounds the deployment: an account that it does not allow is skipped. The step stops (exit 3)
+before anything is touched when ` + "`values.image.digest`" + ` is not the decision's digest, when the registry has the tag on another one or has it no more
+(VERIFY_TAG), when a candidate is allowed to an account that the inventory does not mark ` + "`is_uat`" + `, or when the inventory in the config repo that a
+decision was made on is gone. Without a decision, a pre-release or a build tag
 is not deployed to an account that the inventory does not mark ` + "`is_uat`" + `.
 
 **Never older over newer.** The cluster's records are read before the config repo, so that the commit that is deployed cannot be older than what

@@ -44,17 +44,14 @@ func (in In) Check(f *step.Faults) {
 	if !(in.MaxUATShare >= 0 && in.MaxUATShare <= 1) { // NaN is no share either
 		f.Add("MAX_UAT_SHARE", "%g is not a share: want a number from 0 to 1", in.MaxUATShare)
 	}
-	paths := map[string]string{"FREEZES": in.Freezes, "DECISIONS_PATH": in.DecisionsPath}
 	if in.Accounts.isURL() {
 		if err := in.Accounts.url.Check(in.AccountsLoopback); err != nil {
 			f.Add("ACCOUNTS", "%s: %v", in.Accounts, err)
 		}
-	} else {
-		paths["ACCOUNTS"] = in.Accounts.path
 	}
-	for name, p := range paths {
-		if in.ConfigURL != "" && (path.IsAbs(p) || strings.Contains("/"+p+"/", "/../")) {
-			f.Add(name, "%q conflicts with CONFIG_REPO: want a relative path inside the repo, without ..", p)
+	for _, v := range []struct{ name, path string }{{"ACCOUNTS", in.Accounts.path}, {"FREEZES", in.Freezes}, {"DECISIONS_PATH", in.DecisionsPath}} {
+		if in.ConfigURL != "" && (path.IsAbs(v.path) || strings.Contains("/"+v.path+"/", "/../")) {
+			f.Add(v.name, "%q conflicts with CONFIG_REPO: want a relative path inside the repo, without ..", v.path)
 		}
 	}
 	if in.RequireCandidate && in.ConfigURL == "" {
