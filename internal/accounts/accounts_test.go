@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -313,7 +314,7 @@ func TestNoPreReleaseReachesAnAccountThatIsNotUAT(t *testing.T) {
 				t.Fatalf("refused (%v), and %d are allowed by %s", err, len(d.Allowed), text)
 			}
 			refused++
-			if _, ok := err.(*FreezeError); ok {
+			if _, ok := errors.AsType[*FreezeError](err); ok {
 				frozen++
 			}
 		}

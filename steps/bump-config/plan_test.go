@@ -35,20 +35,20 @@ func TestAPathNamesAnAccount(t *testing.T) {
 		{"*/{account}/helm", "eu/maple/helm/backend.yaml", "maple"},
 		{"*/{account}/helm", "eu/maple/other/backend.yaml", ""},
 	} {
-		var p accountPath
+		var p accounts.PathPattern
 		if err := p.UnmarshalText([]byte(tt.pattern)); err != nil {
 			t.Fatal(err)
 		}
-		if got := p.match(tt.file); got != tt.want {
+		if got := p.Match(tt.file); got != tt.want {
 			t.Errorf("%s, %s: got %q, want %q", tt.pattern, tt.file, got, tt.want)
 		}
 	}
 	for _, pattern := range []string{"accounts", "{account}/{account}", "accounts/{account", "a-{account}", "../{account}", "a//{account}", "a*/{account}"} {
-		if err := new(accountPath).UnmarshalText([]byte(pattern)); err == nil {
+		if err := new(accounts.PathPattern).UnmarshalText([]byte(pattern)); err == nil {
 			t.Errorf("%q is accepted", pattern)
 		}
 	}
-	if got := (accountPath{}).match("accounts/maple/backend.yaml"); got != "" {
+	if got := (accounts.PathPattern{}).Match("accounts/maple/backend.yaml"); got != "" {
 		t.Errorf("without a pattern: %q", got)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"path"
 	"runtime/debug"
 	"strings"
+	"unicode"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
@@ -27,6 +28,9 @@ type location struct {
 // UnmarshalText reads a path or a URL.
 func (l *location) UnmarshalText(b []byte) error {
 	text := string(b)
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return errors.New("it holds a control character")
+	}
 	if !strings.Contains(text, "://") {
 		l.path = text
 		return nil
