@@ -324,47 +324,76 @@ func optional(read func(member) error) func(member) error {
 	}
 }
 
-func verdictMembers(v *Verdict) map[string]func(member) error {
-	return map[string]func(member) error{"account": into(&v.Account), "region": into(&v.Region), "reason": into(&v.Reason)}
-}
+// The members of what the lists hold. A decision on 100,000 accounts has as many of them, so they are found without a map for each.
 
-func overrideMembers(v *Override) map[string]func(member) error {
-	return map[string]func(member) error{"freeze": into(&v.Freeze), "until": into(&v.Until), "by": into(&v.By), "reason": into(&v.Reason)}
-}
-
-func findingMembers(f *Finding) map[string]func(member) error {
-	return map[string]func(member) error{
-		"kind": into(&f.Kind), "account": into(&f.Account), "file": into(&f.File), "line": numberInto(&f.Line), "policy": into(&f.Policy), "detail": into(&f.Detail),
+func verdictMembers(v *Verdict, name string) any {
+	switch name {
+	case "account":
+		return &v.Account
+	case "region":
+		return &v.Region
+	case "reason":
+		return &v.Reason
 	}
+	return nil
 }
 
-// into reads a string member.
-func into(target *string) func(member) error {
-	return func(m member) error {
+func overrideMembers(v *Override, name string) any {
+	switch name {
+	case "freeze":
+		return &v.Freeze
+	case "until":
+		return &v.Until
+	case "by":
+		return &v.By
+	case "reason":
+		return &v.Reason
+	}
+	return nil
+}
+
+func findingMembers(f *Finding, name string) any {
+	switch name {
+	case "kind":
+		return &f.Kind
+	case "account":
+		return &f.Account
+	case "file":
+		return &f.File
+	case "line":
+		return &f.Line
+	case "policy":
+		return &f.Policy
+	case "detail":
+		return &f.Detail
+	}
+	return nil
+}
+
+// into reads a member that is a text, or a number when the target is one.
+func into(target any) func(member) error { return func(m member) error { return m.read(target) } }
+
+func (m member) read(target any) error {
+	switch t := target.(type) {
+	case *string:
 		text, ok := m.value.value.(string)
 		if !ok {
 			return fmt.Errorf("line %d: %s is %s, want a string", m.line, m.name, m.value.kind())
 		}
-		*target = text
-		return nil
-	}
-}
-
-// numberInto reads a member that counts something.
-func numberInto(target *int) func(member) error {
-	return func(m member) error {
+		*t = text
+	case *int:
 		text, _ := m.value.value.(number)
 		n, err := strconv.Atoi(string(text))
 		if err != nil || n < 0 {
 			return fmt.Errorf("line %d: %s is %s, want a whole number", m.line, m.name, m.value.kind())
 		}
-		*target = n
-		return nil
+		*t = n
 	}
+	return nil
 }
 
-// listInto reads a list of mappings with these members and no others.
-func listInto[T any](target *[]T, members func(*T) map[string]func(member) error) func(member) error {
+// listInto reads a list of mappings with the members that find knows, and no others.
+func listInto[T any](target *[]T, find func(*T, string) any) func(member) error {
 	return func(m member) error {
 		items, ok := m.value.value.([]node)
 		if !ok {
@@ -376,13 +405,12 @@ func listInto[T any](target *[]T, members func(*T) map[string]func(member) error
 			if !ok {
 				return fmt.Errorf("line %d: %s holds %s, want mappings", item.line, m.name, item.kind())
 			}
-			known := members(&list[i])
 			for _, f := range o {
-				read, ok := known[f.name]
-				if !ok {
+				field := find(&list[i], f.name)
+				if field == nil {
 					return fmt.Errorf("line %d: member %q is not known", f.line, f.name)
 				}
-				if err := read(f); err != nil {
+				if err := f.read(field); err != nil {
 					return err
 				}
 			}

@@ -270,7 +270,7 @@ func TestALargeInventoryNeedsLittle(t *testing.T) {
 			if usage.Maxrss > most {
 				t.Errorf("%d MiB of memory", usage.Maxrss>>10)
 			}
-			if cpu > 4*time.Second { // two cores share a machine with other tests; the benchmark of accounts measures exactly
+			if cpu > 2*time.Second { // of CPU: how long that takes depends on what else the machine does
 				t.Errorf("%s of CPU", cpu)
 			}
 		})
