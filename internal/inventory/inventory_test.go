@@ -238,14 +238,14 @@ func TestAHostileServerGivesNoInventory(t *testing.T) {
 		{"a body of another kind", say("application/json", `{"error": "no"}`), "no member accounts"},
 		{"no accounts", say("application/json", `{"accounts": []}`), "accounts is empty"},
 		{"an error beside accounts", say("application/json", `[{"id": "a"}][{"id": "b"}]`), "text after the end"},
-		{"a gzip bomb", packed("gzip", bomb()), "larger than 32 MiB"},
+		{"a gzip bomb", packed("gzip", bomb()), "the answer is larger than 32 MiB"},
 		{"a bomb in a bomb", packed("gzip, gzip", bomb()), "packed as"},
 		{"an unknown encoding", packed("br", []byte("x")), `packed as "br"`},
 		{"gzip that is none", packed("gzip", []byte(one)), "unpacking the answer"},
 		{"cut gzip", packed("gzip", zipped(func(w io.Writer) { _, _ = io.WriteString(w, one) })[:40]), "cut after"},
 		{"gzip with a wrong checksum", packed("gzip", damaged()), "checksum"},
 		{"text behind gzip", packed("gzip", append(zipped(func(w io.Writer) { _, _ = io.WriteString(w, one) }), "and much more text"...)), "gzip: invalid header"},
-		{"an endless body", endless, "larger than 32 MiB"},
+		{"an endless body", endless, "the answer is larger than 32 MiB"},
 		{"pages in a circle", func(w http.ResponseWriter, r *http.Request) {
 			say("application/json", `{"accounts": [{"id": "a`+r.URL.Query().Get("page_token")+`"}], "next_page_token": "1"}`)(w, r)
 		}, "lead round in a circle"},
