@@ -24,6 +24,7 @@ type Error struct {
 	Code       string // the registry's code, such as DENIED; empty when the answer was not a registry's (a proxy's page, say)
 	Message    string // the registry's own words: text from outside
 	Permission string // the Artifact Registry permission that the request needs
+	Identity   string // who was refused, as far as this machine knows; with 401 and 403 only
 	Err        error  // why there was no answer
 
 	contentType string
@@ -43,7 +44,11 @@ func (e *Error) Error() string {
 		text += ": " + e.Message
 	}
 	if e.Status == http.StatusForbidden {
-		text += " (needs " + e.Permission + ")"
+		text += " (needs " + e.Permission
+		if e.Identity != "" {
+			text += "; asked as " + e.Identity
+		}
+		text += ")"
 	}
 	return text
 }
@@ -66,7 +71,11 @@ func (e *Error) Fix() string {
 		if e.Permission == uploadPermission {
 			role = "roles/artifactregistry.writer"
 		}
-		return fmt.Sprintf("grant the build's service account %s on %s (on Artifact Registry: %s)", e.Permission, e.Repository, role)
+		whom := "the build's service account"
+		if e.Identity != "" {
+			whom = e.Identity
+		}
+		return fmt.Sprintf("grant %s %s on %s (on Artifact Registry: %s)", whom, e.Permission, e.Repository, role)
 	case e.Code == "" && e.Status != 0:
 		return fmt.Sprintf("check IMAGE, and whether %s is a registry or a proxy in front of it", host)
 	}
@@ -133,7 +142,7 @@ func unanswered(doing, repository, permission string, err error) *Error {
 		}
 		return e
 	}
-	if outer, ok := errors.AsType[*url.Error](err); ok {
+	for outer, ok := errors.AsType[*url.Error](err); ok; outer, ok = errors.AsType[*url.Error](err) { // a token's request is inside another
 		err = outer.Err
 	}
 	if strings.HasPrefix(err.Error(), "no token in bearer response") {

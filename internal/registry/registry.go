@@ -3,8 +3,8 @@
 //
 // It exists because no client library is safe enough for tags that must never move: they take any failed look for "there is no such tag",
 // accept an answer that names another digest than the one sent, and push a damaged file under a new digest without a word. So this package
-// builds its own requests and keeps manifests as the bytes they are; go-containerregistry does names, credentials and the authentication
-// handshake, which is made once for each repository.
+// builds its own requests and keeps manifests as the bytes they are; go-containerregistry does names, credentials and the exchange of
+// tokens, once for each repository and only where a registry asks for it.
 //
 // Every rule here is of the OCI distribution specification 1.1 or the OCI image specification 1.1 unless a comment says otherwise.
 package registry
@@ -32,6 +32,19 @@ type Client struct {
 
 	mu       sync.Mutex
 	sessions map[string]*session
+	mounts   map[string]name.Repository // where a repository takes blobs from, in the same registry
+
+	googleOnce sync.Once
+	google     identity
+}
+
+// scopesOf is what a token for the repository has to allow. A client that pushes may mount blobs from a repository beside it.
+func (c *Client) scopesOf(repo name.Repository) []string {
+	scopes := []string{repo.Scope(c.scope)}
+	if from, ok := c.mounts[repo.Name()]; ok {
+		scopes = append(scopes, from.Scope("pull"))
+	}
+	return scopes
 }
 
 // Option changes a client.
@@ -55,7 +68,7 @@ func New(insecure []string, options ...Option) *Client {
 	transport.MaxIdleConnsPerHost = uploads
 	c := &Client{
 		insecure: insecure, scope: "pull", notice: func(string) {}, base: transport, pause: 200 * time.Millisecond,
-		sessions: map[string]*session{},
+		sessions: map[string]*session{}, mounts: map[string]name.Repository{},
 	}
 	for _, o := range options {
 		o(c)
