@@ -101,6 +101,12 @@ func (e *Error) temporary() bool {
 	return false
 }
 
+// immutable reports whether a write was refused because tags are immutable. There is no code for that: Artifact Registry says "The repository
+// has enabled tag immutability", Amazon ECR "cannot be overwritten because the repository is immutable", Harbor "configured as immutable".
+func (e *Error) immutable() bool {
+	return e.Status >= 400 && e.Status < 500 && e.Code != "" && strings.Contains(strings.ToLower(e.Message), "immutab")
+}
+
 func temporary(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && e.temporary()
@@ -190,12 +196,32 @@ type TagTakenError struct {
 	Repository, Tag string
 	Have            string // digest under the tag
 	Want            string // digest that was asked for
+	Immutable       bool   // the registry refused the write itself, because its tags are immutable
 }
 
 // Error prints both digests.
 func (e *TagTakenError) Error() string {
-	return fmt.Sprintf("%s:%s is %s already, and a tag never moves to another image (asked for %s)", e.Repository, e.Tag, e.Have, e.Want)
+	text := fmt.Sprintf("%s:%s is %s already, and a tag never moves to another image (asked for %s)", e.Repository, e.Tag, e.Have, e.Want)
+	if e.Immutable {
+		text += "; the repository's tags are immutable"
+	}
+	return text
 }
+
+// ImmutableError says that the registry refused to write a tag because its tags are immutable, and shows no such tag. It was used and is
+// gone, or a rule protects its name.
+type ImmutableError struct {
+	Repository, Tag string
+	Err             error // the refusal
+}
+
+// Error gives the registry's words.
+func (e *ImmutableError) Error() string {
+	return fmt.Sprintf("%s has immutable tags and takes no tag %s: %v", e.Repository, e.Tag, e.Err)
+}
+
+// Unwrap returns the refusal.
+func (e *ImmutableError) Unwrap() error { return e.Err }
 
 // MovedError says that somebody else put the tag on another image at the same moment, after this client had written it.
 type MovedError struct {
