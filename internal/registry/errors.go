@@ -141,6 +141,9 @@ func refusal(doing, repository, permission string, status int, header http.Heade
 // unanswered makes an Error of a failed round trip or handshake. URLs are dropped, since those of uploads and token servers carry
 // signatures, and so is the body of a token server's answer.
 func unanswered(doing, repository, permission string, err error) *Error {
+	if inner, ok := errors.AsType[*Error](err); ok { // the content of the request comes from a registry as well
+		return inner
+	}
 	if refused, ok := errors.AsType[*transport.Error](err); ok { // the handshake was answered
 		e := &Error{Doing: doing, Repository: repository, Permission: permission, Status: refused.StatusCode, contentType: "an unknown body"}
 		if len(refused.Errors) > 0 {

@@ -25,6 +25,7 @@ import (
 type Client struct {
 	insecure []string
 	scope    string
+	from     string // where blobs are mounted from; empty if nowhere
 	notice   func(string)
 	keychain authn.Keychain // nil: the machine's
 	base     http.RoundTripper
@@ -32,20 +33,23 @@ type Client struct {
 
 	mu       sync.Mutex
 	sessions map[string]*session
-	mounts   map[string]name.Repository // where a repository takes blobs from, in the same registry
 
 	googleOnce sync.Once
 	google     identity
 }
 
-// scopesOf is what a token for the repository has to allow. A client that pushes may mount blobs from a repository beside it.
+// scopesOf is what a token for the repository has to allow.
 func (c *Client) scopesOf(repo name.Repository) []string {
 	scopes := []string{repo.Scope(c.scope)}
-	if from, ok := c.mounts[repo.Name()]; ok {
+	if from, err := c.parse(c.from); err == nil && from.Registry == repo.Registry && from.Name() != repo.Name() {
 		scopes = append(scopes, from.Scope("pull"))
 	}
 	return scopes
 }
+
+// MountingFrom makes the client ask for read access to this repository wherever it asks for write access to another one of the same
+// registry: [Client.Promote] mounts blobs from it.
+func MountingFrom(repository string) Option { return func(c *Client) { c.from = repository } }
 
 // Option changes a client.
 type Option func(*Client)
@@ -68,7 +72,7 @@ func New(insecure []string, options ...Option) *Client {
 	transport.MaxIdleConnsPerHost = uploads
 	c := &Client{
 		insecure: insecure, scope: "pull", notice: func(string) {}, base: transport, pause: 200 * time.Millisecond,
-		sessions: map[string]*session{}, mounts: map[string]name.Repository{},
+		sessions: map[string]*session{},
 	}
 	for _, o := range options {
 		o(c)

@@ -254,6 +254,11 @@ func (c *Client) write(ctx context.Context, repository, tag string, image Image,
 
 // put writes a manifest under a tag or under its own digest, once.
 func (c *Client) put(ctx context.Context, repo name.Repository, reference string, image Image) error {
+	_, err := c.send(ctx, repo, reference, image)
+	return err
+}
+
+func (c *Client) send(ctx context.Context, repo name.Repository, reference string, image Image) (*answer, error) {
 	doing := fmt.Sprintf("writing tag %s of %s", reference, repo.Name())
 	if reference == image.Digest {
 		doing = fmt.Sprintf("writing %s to %s", reference, repo.Name())
@@ -263,10 +268,10 @@ func (c *Client) put(ctx context.Context, repo name.Repository, reference string
 		kind: image.MediaType, body: bytesBody(image.Raw), size: int64(len(image.Raw)), want: http.StatusCreated, once: true, limit: errorLimit,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if said := a.header.Get("Docker-Content-Digest"); said != "" && said != image.Digest {
-		return &DigestError{doing, image.Digest, said}
+		return nil, &DigestError{doing, image.Digest, said}
 	}
-	return nil
+	return a, nil
 }

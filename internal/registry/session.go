@@ -91,6 +91,7 @@ type request struct {
 	body       func() (io.ReadCloser, error) // nil: none
 	size       int64                         // of the body
 	want       int                           // the status that means success
+	also       int                           // another one
 	once       bool                          // repeating it is not safe, or the caller repeats more than this
 	limit      int64                         // bytes of the answer's body; more is an error
 	patient    bool                          // the body is large: no time limit of its own
@@ -98,6 +99,7 @@ type request struct {
 
 // answer is what came back, with the status that was wanted.
 type answer struct {
+	status int
 	header http.Header
 	body   []byte
 	url    *url.URL // where it came from in the end
@@ -157,7 +159,7 @@ func (c *Client) attempt(ctx context.Context, repo name.Repository, r request) (
 		return fail(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != r.want {
+	if resp.StatusCode != r.want && resp.StatusCode != r.also {
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, errorLimit)) // the status says enough if the body breaks off
 		e := refusal(r.doing, repo.Name(), r.permission, resp.StatusCode, resp.Header, body)
 		e.name(ctx, s)
@@ -170,7 +172,7 @@ func (c *Client) attempt(ctx context.Context, repo name.Repository, r request) (
 	if int64(len(body)) > r.limit {
 		return nil, fmt.Errorf("%s: the answer is longer than %d bytes", r.doing, r.limit)
 	}
-	return &answer{header: resp.Header, body: body, url: resp.Request.URL}, nil
+	return &answer{status: resp.StatusCode, header: resp.Header, body: body, url: resp.Request.URL}, nil
 }
 
 // name adds who was refused, which is what somebody who is to grant a permission needs to know.
