@@ -19,10 +19,11 @@ type download struct {
 	digest string
 	size   int64
 
-	body io.ReadCloser
-	sum  *meter
-	wait *patience
-	err  error // the end
+	body  io.ReadCloser
+	begun int64 // where body begins
+	sum   *meter
+	wait  *patience
+	err   error // the end
 }
 
 func (c *Client) download(ctx context.Context, repo name.Repository, digest string, size int64) io.ReadCloser {
@@ -35,6 +36,7 @@ func (d *download) doing() string { return fmt.Sprintf("reading %s of %s", d.dig
 func (d *download) Read(p []byte) (int, error) {
 	for d.err == nil {
 		if d.body == nil {
+			d.begun = d.sum.size
 			if d.body, d.err = d.open(); d.err != nil {
 				d.retry(d.err)
 				continue
@@ -54,7 +56,7 @@ func (d *download) Read(p []byte) (int, error) {
 				err = io.ErrUnexpectedEOF // an answer without a length ends early without a word
 			}
 			_ = d.Close()
-			if n > 0 {
+			if d.sum.size > d.begun {
 				d.wait = d.c.patience() // it moves on
 			}
 			d.retry(unanswered(d.doing(), d.repo.Name(), downloadPermission, err))

@@ -181,7 +181,9 @@ func TestAPromotionFromAnotherRegistryCopiesAndGoesOnWhereAReadStopped(t *testin
 			pass(recorder)
 			copyHeader(w, recorder)
 			b := recorder.Body.Bytes()
-			b[len(b)/2] ^= 1
+			if len(b) > 0 { // else the client has gone
+				b[len(b)/2] ^= 1
+			}
 			_, _ = w.Write(b)
 		}, err: new(*DigestError), text: "the content is"},
 		"a blob is missing": {cut: func(w http.ResponseWriter, _ *http.Request, _ int, _ func(http.ResponseWriter)) {
