@@ -267,23 +267,38 @@ func TestAllTagsOfOneCallEndUpOnOneImage(t *testing.T) {
 		digest  string
 		states  []registry.State
 		err     string
+		deleted map[string]string
 	}{
-		"nothing is there":                                 {[]string{build1, version}, nil, "asked", []registry.State{created, created}, ""},
-		"all is there already":                             {[]string{build1, version}, images{build1: asked, version: asked}, "asked", []registry.State{kept, kept}, ""},
-		"one of two is there":                              {[]string{build1, version}, images{version: asked}, "asked", []registry.State{created, kept}, ""},
-		"a rebuild keeps what is there":                    {[]string{build1}, images{build1: x}, "x", []registry.State{kept}, ""},
-		"another tag follows the one that is kept":         {[]string{build2, build1}, images{build1: x}, "x", []registry.State{created, kept}, ""},
-		"a release that is there is not replaced":          {[]string{version}, images{version: x}, "", nil, "v1.0.0 is x already"},
-		"a release that fits the kept tag is fine":         {[]string{build1, version}, images{build1: x, version: x}, "x", []registry.State{kept, kept}, ""},
-		"a release that does not fit the kept tag":         {[]string{build1, version}, images{build1: x, version: asked}, "", nil, "v1.0.0 is asked already"},
-		"two kept tags on two images":                      {[]string{build1, build2}, images{build1: x, build2: y}, "", nil, "different images under the tags that are kept"},
-		"two kept tags, one on what was asked for":         {[]string{build1, build2}, images{build1: asked, build2: y}, "", nil, "different images under the tags that are kept"},
-		"two kept tags, the second on what was asked for":  {[]string{build2, build1}, images{build1: asked, build2: y}, "", nil, "different images under the tags that are kept"},
-		"a release is refused whatever else would be kept": {[]string{version, build1}, images{version: x, build1: y}, "", nil, "v1.0.0 is x already"},
-		"a kept tag on what was asked for changes nothing": {[]string{build1, build2}, images{build1: asked}, "asked", []registry.State{kept, created}, ""},
+		"nothing is there":                                 {[]string{build1, version}, nil, "asked", []registry.State{created, created}, "", nil},
+		"all is there already":                             {[]string{build1, version}, images{build1: asked, version: asked}, "asked", []registry.State{kept, kept}, "", nil},
+		"one of two is there":                              {[]string{build1, version}, images{version: asked}, "asked", []registry.State{created, kept}, "", nil},
+		"a rebuild keeps what is there":                    {[]string{build1}, images{build1: x}, "x", []registry.State{kept}, "", nil},
+		"another tag follows the one that is kept":         {[]string{build2, build1}, images{build1: x}, "x", []registry.State{created, kept}, "", nil},
+		"a release that is there is not replaced":          {[]string{version}, images{version: x}, "", nil, "v1.0.0 is x already", nil},
+		"a release that fits the kept tag is fine":         {[]string{build1, version}, images{build1: x, version: x}, "x", []registry.State{kept, kept}, "", nil},
+		"a release that does not fit the kept tag":         {[]string{build1, version}, images{build1: x, version: asked}, "", nil, "v1.0.0 is asked already", nil},
+		"two kept tags on two images":                      {[]string{build1, build2}, images{build1: x, build2: y}, "", nil, "different images under the tags that are kept", nil},
+		"two kept tags, one on what was asked for":         {[]string{build1, build2}, images{build1: asked, build2: y}, "", nil, "different images under the tags that are kept", nil},
+		"two kept tags, the second on what was asked for":  {[]string{build2, build1}, images{build1: asked, build2: y}, "", nil, "different images under the tags that are kept", nil},
+		"a release is refused whatever else would be kept": {[]string{version, build1}, images{version: x, build1: y}, "", nil, "v1.0.0 is x already", nil},
+		"a kept tag on what was asked for changes nothing": {[]string{build1, build2}, images{build1: asked}, "asked", []registry.State{kept, created}, "", nil},
+		"a deleted tag comes back for its image":           {[]string{version}, nil, "asked", []registry.State{created}, "", map[string]string{version: "asked"}},
+		"a deleted tag does not come back for another":     {[]string{version}, nil, "", nil, "v1.0.0 was x and was deleted", map[string]string{version: "x"}},
+		"a deleted build tag neither":                      {[]string{build1}, nil, "", nil, "was x and was deleted", map[string]string{build1: "x"}},
+		"a restored tag stays where it is":                 {[]string{version}, images{version: asked}, "asked", []registry.State{kept}, "", map[string]string{version: "asked"}},
+		"a deleted tag is compared with the image adopted": {[]string{build1, version}, images{build1: x}, "x", []registry.State{kept, created}, "", map[string]string{version: "x"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := decide("r", c.tags, In{}.keeps, c.present, asked)
+			looks := map[string]registry.Look{}
+			for tag, image := range c.present {
+				looks[tag] = registry.Look{Image: image, Exists: true}
+			}
+			for tag, digest := range c.deleted {
+				l := looks[tag]
+				l.Deleted, l.Stone = true, registry.Tombstone{Tag: tag, Digest: digest}
+				looks[tag] = l
+			}
+			p, err := decide("r", c.tags, In{}.keeps, looks, asked)
 			if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 				t.Fatalf("error %v, want %q", err, c.err)
 			}
