@@ -8,10 +8,12 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -25,12 +27,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/registry"
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/gitserver"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/ociregistry"
 	"github.com/deepdesk/cloudbuild-steps/internal/step/steptest"
 )
 
 func TestMain(m *testing.M) {
-	steptest.Main(m, map[string]func(){"tag-image": main, "under": under, "put": put})
+	steptest.Main(m, map[string]func(){"tag-image": main, "under": under, "put": put, "untag": untag, "bury": bury, "claimed": claimed})
 }
 
 // under prints the digest that a tag is on, or "nothing": what another client sees.
@@ -48,7 +51,34 @@ func under() {
 
 // put writes a tag without looking, as others do: put IMAGE TAG DIGEST.
 func put() {
-	if err := putTag(os.Args[1], os.Args[2], os.Args[3]); err != nil {
+	exitOn(putTag(os.Args[1], os.Args[2], os.Args[3]))
+}
+
+// untag removes a tag: untag IMAGE TAG.
+func untag() {
+	ref, err := name.NewTag(os.Args[1] + ":" + os.Args[2])
+	if err == nil {
+		err = remote.Delete(ref)
+	}
+	exitOn(err)
+}
+
+// bury writes a tombstone, as roll-back does: bury IMAGE TAG DIGEST.
+func bury() {
+	stone := registry.Tombstone{Tag: os.Args[2], Digest: os.Args[3], Time: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC), Reason: "lost orders", Build: "build-7"}
+	_, err := registry.New(nil, registry.ForPush()).Bury(context.Background(), os.Args[1], stone)
+	exitOn(err)
+}
+
+// claimed lists the claims in the config repo.
+func claimed() {
+	out, err := exec.Command("git", "-C", os.Getenv("CONFIG_DIR"), "for-each-ref", "--format=%(refname)", "refs/tag-claims").Output()
+	fmt.Print(string(out))
+	exitOn(err)
+}
+
+func exitOn(err error) {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -129,6 +159,18 @@ func TestScripts(t *testing.T) {
 			env.Defer(server.Close)
 			env.Setenv(variable, strings.TrimPrefix(server.URL, "http://")+"/"+repository)
 		}
+		git, err := gitserver.Start(filepath.Join(env.WorkDir, "git"), gitserver.Options{Token: canary})
+		if err != nil {
+			return err
+		}
+		env.Defer(func() { _ = git.Close() })
+		url, err := git.Create("example/config")
+		if err != nil {
+			return err
+		}
+		env.Setenv("CONFIG", url)
+		env.Setenv("CONFIG_DIR", git.Dir("example/config"))
+		env.Setenv("TOKEN", canary)
 		env.Setenv("IMAGE", image)
 		env.Setenv("COMMIT", commit)
 		env.Setenv("HANDOVER_DIR", filepath.Join(env.WorkDir, ".release"))
