@@ -45,10 +45,12 @@ func (h *handshake) RoundTrip(r *http.Request) (*http.Response, error) {
 		return ready.RoundTrip(r)
 	} else if !asked {
 		h.first.Lock()
-		defer h.first.Unlock()
-		if ready, _ := h.state(); ready != nil {
-			return ready.RoundTrip(r)
+		ready, asked := h.state()
+		if asked || ready != nil { // another request went first
+			h.first.Unlock()
+			return h.RoundTrip(r)
 		}
+		defer h.first.Unlock()
 	}
 	resp, err := h.next.RoundTrip(r)
 	if err != nil {

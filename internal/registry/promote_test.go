@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	ggcrregistry "github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -417,5 +418,37 @@ func TestARegistryThatDoesNotMountGetsTheContent(t *testing.T) {
 			promote(t, client(MountingFrom(from)), from, pushed.Digest, to, "v1.0.0")
 			pullWhole(t, realHost(t)+"/"+folder(t)+"/to:v1.0.0")
 		})
+	}
+}
+
+// Registries keep blobs on storage hosts and send readers there. Those get what they need in the URL, and no credential of the registry's,
+// also when the host is another port of the same machine.
+func TestABlobIsReadFromAnotherHostWithoutCredentials(t *testing.T) {
+	content := []byte("a layer")
+	for _, storage := range []string{"storage.test", "registry.test:8443"} {
+		transport, log := asHost(t, func(w http.ResponseWriter, r *http.Request) {
+			switch _, _, ok := r.BasicAuth(); {
+			case r.Host == storage:
+				_, _ = w.Write(content)
+			case !ok:
+				w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+				refuse(w, 401, "UNAUTHORIZED", "authentication required")
+			default:
+				http.Redirect(w, r, "https://"+storage+"/signed", http.StatusTemporaryRedirect)
+			}
+		})
+		c := client(WithKeychain(fixed{authn.AuthConfig{Username: "robot", Password: canary}}))
+		c.base = transport
+		repo, err := c.parse("registry.test/demo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(c.download(t.Context(), repo, digestOf(content), int64(len(content))))
+		if err != nil || string(got) != string(content) {
+			t.Errorf("%q, %v", got, err)
+		}
+		if last := (*log)[len(*log)-1]; last != "GET "+storage+"/signed " {
+			t.Errorf("the storage was asked %q", last)
+		}
 	}
 }

@@ -141,6 +141,7 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	client := registry.New(in.Insecure, registry.ForPush(), registry.MountingFrom(other), registry.WithNotice(func(text string) { b.Log.Warn(text) }))
 	out := Out{Image: repository, Platforms: []string{}, Tags: []Tagged{}}
 
+	looked := time.Now()
 	ahead := start(func() (map[string]registry.Look, error) { return look(ctx, client, repository, in.tags()) })
 	asked, err := find(ctx, client, in)
 	if err != nil {
@@ -155,7 +156,10 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 		if looks, err = ahead(); err != nil {
 			return out, explain(err)
 		}
-		ahead = func() (map[string]registry.Look, error) { return look(ctx, client, repository, in.tags()) } // in later rounds
+		ahead = func() (map[string]registry.Look, error) { // in later rounds
+			looked = time.Now()
+			return look(ctx, client, repository, in.tags())
+		}
 		var p plan
 		if p, err = decide(repository, in.tags(), in.keeps, looks, asked.Image); err != nil {
 			return out, explain(err)
@@ -170,7 +174,7 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 			b.Text(p.String())
 			return done, nil
 		}
-		w := writer{client, in.claims(), b.Log}
+		w := writer{client, in.claims(), b.Log, looked}
 		if err = w.write(ctx, p, asked); err == nil {
 			for _, t := range done.Tags {
 				b.Log.Info("tag "+string(t.State), "tag", t.Tag, "digest", done.Digest)

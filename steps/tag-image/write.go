@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/gitclaim"
 	"github.com/deepdesk/cloudbuild-steps/internal/registry"
@@ -57,41 +58,47 @@ func (in In) claims() *gitclaim.Repository {
 	return &gitclaim.Repository{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken}
 }
 
+// recent is how long a look at a tag is believed. The look after the write still notices a rival.
+const recent = 5 * time.Second
+
 // writer carries plans out.
 type writer struct {
 	client *registry.Client
 	claims *gitclaim.Repository // nil: no claims are made
 	log    *slog.Logger
+	looked time.Time // when the tags were looked at
 }
 
 // write brings first what the image consists of, then claims its tags, and then writes them.
 //
 // When a tag is claimed, the image is in the repository already, without a tag: so another build can finish what this one has begun, should
 // it die in between.
+//
+// Reading and bringing an image can take minutes. When it did, the tags are looked at again.
 func (w writer) write(ctx context.Context, p plan, from origin) error {
 	if !p.creates() {
 		return nil
 	}
 	var (
-		moved = p.image.Digest == from.Digest // else the image is the one under a tag that is kept
-		slow  = moved && (from.file != nil || from.repository != "")
-		err   error
+		moved   = p.image.Digest == from.Digest // else the image is the one under a tag that is kept
+		brought = moved && (from.file != nil || from.repository != "")
+		err     error
 	)
 	switch {
 	case moved && from.file != nil:
 		err = w.client.Upload(ctx, p.repository, from.file)
 	case moved && from.repository != "":
-		var brought registry.Promoted
-		if brought, err = w.client.Promote(ctx, from.repository, p.image, p.repository); err != nil {
+		var came registry.Promoted
+		if came, err = w.client.Promote(ctx, from.repository, p.image, p.repository); err != nil {
 			return err
 		}
-		w.log.Info("image promoted", "from", from.repository, "blobs", brought.Blobs, "attached", len(brought.Attached))
+		w.log.Info("image promoted", "from", from.repository, "blobs", came.Blobs, "attached", len(came.Attached))
 	}
 	if err != nil {
 		return err
 	}
 	if w.claims != nil {
-		if slow {
+		if brought {
 			if err := w.client.PutUntagged(ctx, p.repository, p.image); err != nil {
 				return err
 			}
@@ -108,8 +115,8 @@ func (w writer) write(ctx context.Context, p plan, from origin) error {
 		if t.State != registry.Created {
 			continue
 		}
-		put := w.client.TagFree // the look was a moment ago
-		if slow {
+		put := w.client.TagFree
+		if time.Since(w.looked) > recent {
 			put = w.client.Tag
 		}
 		state, err := put(ctx, p.repository, t.Tag, p.image)
