@@ -24,6 +24,7 @@ type Error struct {
 	Code       string // the registry's code, such as DENIED; empty when the answer was not a registry's (a proxy's page, say)
 	Message    string // the registry's own words: text from outside
 	Permission string // the Artifact Registry permission that the request needs
+	Identity   string // who was refused, as far as this machine knows; with 401 and 403 only
 	Err        error  // why there was no answer
 
 	contentType string
@@ -43,7 +44,11 @@ func (e *Error) Error() string {
 		text += ": " + e.Message
 	}
 	if e.Status == http.StatusForbidden {
-		text += " (needs " + e.Permission + ")"
+		text += " (needs " + e.Permission
+		if e.Identity != "" {
+			text += "; asked as " + e.Identity
+		}
+		text += ")"
 	}
 	return text
 }
@@ -66,7 +71,11 @@ func (e *Error) Fix() string {
 		if e.Permission == uploadPermission {
 			role = "roles/artifactregistry.writer"
 		}
-		return fmt.Sprintf("grant the build's service account %s on %s (on Artifact Registry: %s)", e.Permission, e.Repository, role)
+		whom := "the build's service account"
+		if e.Identity != "" {
+			whom = e.Identity
+		}
+		return fmt.Sprintf("grant %s %s on %s (on Artifact Registry: %s)", whom, e.Permission, e.Repository, role)
 	case e.Code == "" && e.Status != 0:
 		return fmt.Sprintf("check IMAGE, and whether %s is a registry or a proxy in front of it", host)
 	}
@@ -90,6 +99,12 @@ func (e *Error) temporary() bool {
 			!errors.Is(e.Err, errRedirect) && !errors.Is(e.Err, errToken)
 	}
 	return false
+}
+
+// immutable reports whether a write was refused because tags are immutable. There is no code for that: Artifact Registry says "The repository
+// has enabled tag immutability", Amazon ECR "cannot be overwritten because the repository is immutable", Harbor "configured as immutable".
+func (e *Error) immutable() bool {
+	return e.Status >= 400 && e.Status < 500 && e.Code != "" && strings.Contains(strings.ToLower(e.Message), "immutab")
 }
 
 func temporary(err error) bool {
@@ -126,6 +141,9 @@ func refusal(doing, repository, permission string, status int, header http.Heade
 // unanswered makes an Error of a failed round trip or handshake. URLs are dropped, since those of uploads and token servers carry
 // signatures, and so is the body of a token server's answer.
 func unanswered(doing, repository, permission string, err error) *Error {
+	if inner, ok := errors.AsType[*Error](err); ok { // the content of the request comes from a registry as well
+		return inner
+	}
 	if refused, ok := errors.AsType[*transport.Error](err); ok { // the handshake was answered
 		e := &Error{Doing: doing, Repository: repository, Permission: permission, Status: refused.StatusCode, contentType: "an unknown body"}
 		if len(refused.Errors) > 0 {
@@ -133,7 +151,7 @@ func unanswered(doing, repository, permission string, err error) *Error {
 		}
 		return e
 	}
-	if outer, ok := errors.AsType[*url.Error](err); ok {
+	for outer, ok := errors.AsType[*url.Error](err); ok; outer, ok = errors.AsType[*url.Error](err) { // a token's request is inside another
 		err = outer.Err
 	}
 	if strings.HasPrefix(err.Error(), "no token in bearer response") {
@@ -181,12 +199,32 @@ type TagTakenError struct {
 	Repository, Tag string
 	Have            string // digest under the tag
 	Want            string // digest that was asked for
+	Immutable       bool   // the registry refused the write itself, because its tags are immutable
 }
 
 // Error prints both digests.
 func (e *TagTakenError) Error() string {
-	return fmt.Sprintf("%s:%s is %s already, and a tag never moves to another image (asked for %s)", e.Repository, e.Tag, e.Have, e.Want)
+	text := fmt.Sprintf("%s:%s is %s already, and a tag never moves to another image (asked for %s)", e.Repository, e.Tag, e.Have, e.Want)
+	if e.Immutable {
+		text += "; the repository's tags are immutable"
+	}
+	return text
 }
+
+// ImmutableError says that the registry refused to write a tag because its tags are immutable, and shows no such tag. It was used and is
+// gone, or a rule protects its name.
+type ImmutableError struct {
+	Repository, Tag string
+	Err             error // the refusal
+}
+
+// Error gives the registry's words.
+func (e *ImmutableError) Error() string {
+	return fmt.Sprintf("%s has immutable tags and takes no tag %s: %v", e.Repository, e.Tag, e.Err)
+}
+
+// Unwrap returns the refusal.
+func (e *ImmutableError) Unwrap() error { return e.Err }
 
 // MovedError says that somebody else put the tag on another image at the same moment, after this client had written it.
 type MovedError struct {

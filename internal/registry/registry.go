@@ -3,8 +3,8 @@
 //
 // It exists because no client library is safe enough for tags that must never move: they take any failed look for "there is no such tag",
 // accept an answer that names another digest than the one sent, and push a damaged file under a new digest without a word. So this package
-// builds its own requests and keeps manifests as the bytes they are; go-containerregistry does names, credentials and the authentication
-// handshake, which is made once for each repository.
+// builds its own requests and keeps manifests as the bytes they are; go-containerregistry does names, credentials and the exchange of
+// tokens, once for each repository and only where a registry asks for it.
 //
 // Every rule here is of the OCI distribution specification 1.1 or the OCI image specification 1.1 unless a comment says otherwise.
 package registry
@@ -25,6 +25,7 @@ import (
 type Client struct {
 	insecure []string
 	scope    string
+	from     string // where blobs are mounted from; empty if nowhere
 	notice   func(string)
 	keychain authn.Keychain // nil: the machine's
 	base     http.RoundTripper
@@ -32,7 +33,23 @@ type Client struct {
 
 	mu       sync.Mutex
 	sessions map[string]*session
+
+	googleOnce sync.Once
+	google     identity
 }
+
+// scopesOf is what a token for the repository has to allow.
+func (c *Client) scopesOf(repo name.Repository) []string {
+	scopes := []string{repo.Scope(c.scope)}
+	if from, err := c.parse(c.from); err == nil && from.Registry == repo.Registry && from.Name() != repo.Name() {
+		scopes = append(scopes, from.Scope("pull"))
+	}
+	return scopes
+}
+
+// MountingFrom makes the client ask for read access to this repository wherever it asks for write access to another one of the same
+// registry: [Client.Promote] mounts blobs from it.
+func MountingFrom(repository string) Option { return func(c *Client) { c.from = repository } }
 
 // Option changes a client.
 type Option func(*Client)

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 
 	"github.com/google/go-containerregistry/pkg/name"
 )
@@ -144,12 +146,62 @@ const (
 	Kept    State = "kept" // it was there before
 )
 
+// Look is what is under a tag, or what is remembered of it.
+type Look struct {
+	Image             // what the tag is on, if Exists
+	Exists  bool      // the tag is there
+	Deleted bool      // it was there once, and no image but the tombstone's may have it
+	Stone   Tombstone // if Deleted
+}
+
+// Free reports whether the tag may be put on an image: it is not there, and it was never on another one.
+func (l Look) Free(digest string) bool { return !l.Exists && (!l.Deleted || l.Stone.Digest == digest) }
+
+// Look reads a tag and its tombstone, both at once.
+func (c *Client) Look(ctx context.Context, repository, tag string) (Look, error) {
+	var (
+		both  sync.WaitGroup
+		look  Look
+		errs  [2]error
+		asked = func(i int, f func() error) { both.Go(func() { errs[i] = f() }) }
+	)
+	asked(0, func() (err error) { look.Image, look.Exists, err = c.Resolve(ctx, repository, tag); return err })
+	asked(1, func() (err error) { look.Stone, look.Deleted, err = c.Tombstone(ctx, repository, tag); return err })
+	both.Wait()
+	if errs[0] == nil && look.Exists && errors.As(errs[1], new(*DeletedError)) {
+		errs[1] = nil // the tag itself says what it is on
+	}
+	return look, cmp.Or(errs[0], errs[1])
+}
+
 // Tag puts a tag on an image whose parts are in the repository. A tag that is on another image is never moved: the error is a
-// [*TagTakenError] then, or a [*MovedError] if somebody else wrote the tag after this call did.
+// [*TagTakenError] then, or a [*MovedError] if somebody else wrote the tag after this call did. A tag that was on another image before it
+// was deleted is a [*DeletedError].
 //
 // No registry has a compare-and-set for tags, so the order is: look, write the same bytes, compare the digest that is answered, look again.
 // When the answer to the write is lost, the second look decides.
 func (c *Client) Tag(ctx context.Context, repository, tag string, image Image) (State, error) {
+	look, err := c.Look(ctx, repository, tag)
+	switch {
+	case err != nil:
+		return "", err
+	case look.Exists && look.Digest == image.Digest:
+		return Kept, nil
+	case look.Exists:
+		return "", &TagTakenError{Repository: repository, Tag: tag, Have: look.Digest, Want: image.Digest}
+	case !look.Free(image.Digest):
+		return "", &DeletedError{Repository: repository, Tombstone: look.Stone, Want: image.Digest}
+	}
+	return c.TagFree(ctx, repository, tag, image)
+}
+
+// TagFree is [Client.Tag] for a caller that has looked itself, a moment ago, and found the tag free.
+func (c *Client) TagFree(ctx context.Context, repository, tag string, image Image) (State, error) {
+	return c.write(ctx, repository, tag, image, true)
+}
+
+// write puts a manifest under a tag that is free. free says that the caller has just looked.
+func (c *Client) write(ctx context.Context, repository, tag string, image Image, free bool) (State, error) {
 	repo, err := c.parse(repository)
 	if err != nil {
 		return "", err
@@ -158,23 +210,28 @@ func (c *Client) Tag(ctx context.Context, repository, tag string, image Image) (
 		return "", fmt.Errorf("%.150q cannot be a tag", tag)
 	}
 	var (
-		sent   error // what became of the last write that was tried
-		tried  bool
-		stored bool // the registry said that it took the manifest
+		sent      error // what became of the last write that was tried
+		tried     bool
+		stored    bool // the registry said that it took the manifest
+		immutable bool // the registry said that the tag cannot be written again
 	)
 	for wait := c.patience(); ; {
-		have, found, err := c.Resolve(ctx, repository, tag)
-		switch {
-		case err != nil:
-			return "", err
-		case found && have.Digest == image.Digest && tried:
-			return Created, nil
-		case found && have.Digest == image.Digest:
-			return Kept, nil
-		case found && stored:
-			return "", &MovedError{repository, tag, have.Digest, image.Digest}
-		case found:
-			return "", &TagTakenError{repository, tag, have.Digest, image.Digest}
+		if !free || tried {
+			have, found, err := c.Resolve(ctx, repository, tag)
+			switch {
+			case err != nil:
+				return "", err
+			case found && have.Digest == image.Digest && tried && !immutable:
+				return Created, nil
+			case found && have.Digest == image.Digest:
+				return Kept, nil
+			case found && stored:
+				return "", &MovedError{repository, tag, have.Digest, image.Digest}
+			case found:
+				return "", &TagTakenError{repository, tag, have.Digest, image.Digest, immutable}
+			case immutable:
+				return "", &ImmutableError{repository, tag, sent}
+			}
 		}
 		if stored {
 			sent = fmt.Errorf("writing tag %s of %s: the registry took it and does not show it", tag, repository)
@@ -186,7 +243,9 @@ func (c *Client) Tag(ctx context.Context, repository, tag string, image Image) (
 			continue
 		}
 		sent, tried = c.put(ctx, repo, tag, image), true
-		if sent != nil && !temporary(sent) {
+		refused, _ := errors.AsType[*Error](sent)
+		immutable = refused != nil && refused.immutable()
+		if sent != nil && !temporary(sent) && !immutable {
 			return "", sent
 		}
 		stored = sent == nil
@@ -195,6 +254,11 @@ func (c *Client) Tag(ctx context.Context, repository, tag string, image Image) (
 
 // put writes a manifest under a tag or under its own digest, once.
 func (c *Client) put(ctx context.Context, repo name.Repository, reference string, image Image) error {
+	_, err := c.send(ctx, repo, reference, image)
+	return err
+}
+
+func (c *Client) send(ctx context.Context, repo name.Repository, reference string, image Image) (*answer, error) {
 	doing := fmt.Sprintf("writing tag %s of %s", reference, repo.Name())
 	if reference == image.Digest {
 		doing = fmt.Sprintf("writing %s to %s", reference, repo.Name())
@@ -204,10 +268,10 @@ func (c *Client) put(ctx context.Context, repo name.Repository, reference string
 		kind: image.MediaType, body: bytesBody(image.Raw), size: int64(len(image.Raw)), want: http.StatusCreated, once: true, limit: errorLimit,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if said := a.header.Get("Docker-Content-Digest"); said != "" && said != image.Digest {
-		return &DigestError{doing, image.Digest, said}
+		return nil, &DigestError{doing, image.Digest, said}
 	}
-	return nil
+	return a, nil
 }

@@ -8,68 +8,45 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"os/exec"
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/google"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
 // session is one repository behind one authenticated transport.
 type session struct {
 	http *http.Client
-	root *url.URL // scheme://host/v2/path/
+	root *url.URL                     // scheme://host/v2/path/
+	who  func(context.Context) string // the account, for messages
 }
 
-// session returns the repository's session, after the handshake if there is none yet.
-func (c *Client) session(ctx context.Context, repo name.Repository) (*session, error) {
+// session returns the repository's session. Nothing is sent for it.
+func (c *Client) session(ctx context.Context, repo name.Repository) *session {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s, ok := c.sessions[repo.Name()]; ok {
-		return s, nil
+		return s
 	}
 	scheme := "https"
 	if c.plain(repo.RegistryStr()) {
 		scheme = "http"
 	}
-	inner := transport.NewUserAgent(&guard{host: repo.RegistryStr(), scheme: scheme, next: c.base}, "cloudbuild-steps")
-	auth := c.credentials(ctx, repo) // Google's keeps this context for later tokens, so it must not be one of a single request
-	handshake, cancel := context.WithTimeout(ctx, attemptLimit)
-	defer cancel()
-	authenticated, err := transport.NewWithContext(handshake, repo.Registry, auth, inner, []string{repo.Scope(c.scope)})
-	if err != nil {
-		return nil, err
+	var next http.RoundTripper = transport.NewUserAgent(&guard{host: repo.RegistryStr(), scheme: scheme, next: c.base}, "cloudbuild-steps")
+	who := c.identity(ctx, repo) // Google's keeps this context for later tokens, so it must not be one of a single request
+	if who.direct {
+		next = &direct{repo.RegistryStr(), who.auth, next}
+	} else {
+		next = &handshake{repo: repo, scheme: scheme, scopes: c.scopesOf(repo), auth: who.auth, notice: c.notice, next: next}
 	}
 	s := &session{
-		http: &http.Client{Transport: authenticated, CheckRedirect: checkRedirect},
+		http: &http.Client{Transport: next, CheckRedirect: checkRedirect},
 		root: &url.URL{Scheme: scheme, Host: repo.RegistryStr(), Path: "/v2/" + repo.RepositoryStr() + "/"},
+		who:  who.name,
 	}
 	c.sessions[repo.Name()] = s
-	return s, nil
-}
-
-// credentials finds who this machine is for the registry. What cannot be read is reported and skipped: in a scratch image the credential
-// helper that a config file names is never installed, and the registry itself says when it wants more than an anonymous client.
-func (c *Client) credentials(ctx context.Context, repo name.Repository) authn.Authenticator {
-	chain := []authn.Keychain{google.Keychain, authn.DefaultKeychain}
-	if c.keychain != nil {
-		chain = []authn.Keychain{c.keychain}
-	}
-	for _, keychain := range chain {
-		auth, err := authn.Resolve(ctx, keychain, repo)
-		switch {
-		case err != nil && strings.Contains(err.Error(), exec.ErrNotFound.Error()): // the library passes on the text alone
-			c.notice(fmt.Sprintf("the Docker config names a credential helper for %s that is not installed here; it is skipped", repo.RegistryStr()))
-		case err != nil:
-			c.notice(fmt.Sprintf("the Docker config cannot be used for %s and is skipped", repo.RegistryStr()))
-		case auth != authn.Anonymous:
-			return auth
-		}
-	}
-	return authn.Anonymous
+	return s
 }
 
 // guard keeps a session on its scheme. go-containerregistry tries plain HTTP for private addresses on its own account, and a redirect can
@@ -114,6 +91,7 @@ type request struct {
 	body       func() (io.ReadCloser, error) // nil: none
 	size       int64                         // of the body
 	want       int                           // the status that means success
+	also       int                           // another one
 	once       bool                          // repeating it is not safe, or the caller repeats more than this
 	limit      int64                         // bytes of the answer's body; more is an error
 	patient    bool                          // the body is large: no time limit of its own
@@ -121,6 +99,7 @@ type request struct {
 
 // answer is what came back, with the status that was wanted.
 type answer struct {
+	status int
 	header http.Header
 	body   []byte
 	url    *url.URL // where it came from in the end
@@ -143,11 +122,13 @@ func (c *Client) do(ctx context.Context, repo name.Repository, r request) (*answ
 }
 
 func (c *Client) attempt(ctx context.Context, repo name.Repository, r request) (*answer, error) {
-	fail := func(err error) (*answer, error) { return nil, unanswered(r.doing, repo.Name(), r.permission, err) }
-	s, err := c.session(ctx, repo)
-	if err != nil {
-		return fail(err)
+	s := c.session(ctx, repo)
+	fail := func(err error) (*answer, error) {
+		e := unanswered(r.doing, repo.Name(), r.permission, err)
+		e.name(ctx, s)
+		return nil, e
 	}
+	var err error
 	if !r.patient {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, attemptLimit)
@@ -178,9 +159,11 @@ func (c *Client) attempt(ctx context.Context, repo name.Repository, r request) (
 		return fail(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != r.want {
+	if resp.StatusCode != r.want && resp.StatusCode != r.also {
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, errorLimit)) // the status says enough if the body breaks off
-		return nil, refusal(r.doing, repo.Name(), r.permission, resp.StatusCode, resp.Header, body)
+		e := refusal(r.doing, repo.Name(), r.permission, resp.StatusCode, resp.Header, body)
+		e.name(ctx, s)
+		return nil, e
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, r.limit+1))
 	if err != nil {
@@ -189,7 +172,14 @@ func (c *Client) attempt(ctx context.Context, repo name.Repository, r request) (
 	if int64(len(body)) > r.limit {
 		return nil, fmt.Errorf("%s: the answer is longer than %d bytes", r.doing, r.limit)
 	}
-	return &answer{header: resp.Header, body: body, url: resp.Request.URL}, nil
+	return &answer{status: resp.StatusCode, header: resp.Header, body: body, url: resp.Request.URL}, nil
+}
+
+// name adds who was refused, which is what somebody who is to grant a permission needs to know.
+func (e *Error) name(ctx context.Context, s *session) {
+	if e.Status == http.StatusForbidden || e.Status == http.StatusUnauthorized {
+		e.Identity = s.who(ctx)
+	}
 }
 
 // patience counts the attempts of one operation.

@@ -182,7 +182,7 @@ func TestPlainHTTPIsForLoopbackAndForHostsThatAreListed(t *testing.T) {
 			t.Fatalf("%s: found %v, %v, %v", host, found, err, w.urls)
 		}
 		for _, u := range w.urls {
-			if u != scheme+"://"+host+"/v2/" {
+			if u != scheme+"://"+host+"/v2/demo/backend/manifests/v1.0.0" {
 				t.Errorf("%s: request to %s, want %s", host, u, scheme)
 			}
 		}

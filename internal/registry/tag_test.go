@@ -19,7 +19,7 @@ func TestATagIsWrittenOnceAndKeptAfterwards(t *testing.T) {
 		if err != nil || got != want {
 			t.Fatalf("%s, %v, want %s", got, err, want)
 		}
-		if n := len(f.log); want == Created && n != 4 || want == Kept && n != 2 {
+		if n := len(f.log); want == Created && n != 4 || want == Kept && n != 2 { // the tag and its tombstone, and for a new one the write and the look after it
 			t.Errorf("%s with the requests %v", want, f.log)
 		}
 	}

@@ -49,20 +49,14 @@ func (c *Client) Upload(ctx context.Context, repository string, s *Source) error
 		return failed
 	}
 	for _, child := range s.children {
-		for wait := c.patience(); ; {
-			err := c.put(ctx, repo, child.Digest, child)
-			if err == nil {
-				break
-			}
-			if !temporary(err) || !wait.next(ctx, err) {
-				return err
-			}
+		if err := c.putAgain(ctx, repo, child); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// blob is a blob on disk.
+// blob is a blob on disk, or in another repository.
 type blob struct {
 	digest string
 	size   int64
@@ -98,14 +92,20 @@ func (c *Client) tryBlob(ctx context.Context, repo name.Repository, b blob) erro
 	if err != nil {
 		return err
 	}
-	target, err := a.url.Parse(a.header.Get("Location"))
-	if err != nil || a.header.Get("Location") == "" {
+	return c.finishBlob(ctx, repo, b, a)
+}
+
+// finishBlob sends the content to the place that the registry named.
+func (c *Client) finishBlob(ctx context.Context, repo name.Repository, b blob, begun *answer) error {
+	doing := fmt.Sprintf("uploading %s to %s", b.digest, repo.Name())
+	target, err := begun.url.Parse(begun.header.Get("Location"))
+	if err != nil || begun.header.Get("Location") == "" {
 		return fmt.Errorf("%s: the registry names no place to send it to", doing)
 	}
 	query := target.Query()
 	query.Set("digest", b.digest)
 	target.RawQuery = query.Encode()
-	a, err = c.do(ctx, repo, request{
+	a, err := c.do(ctx, repo, request{
 		doing: doing, permission: uploadPermission, method: http.MethodPut, url: target, want: http.StatusCreated, once: true, patient: true,
 		body: b.open, kind: "application/octet-stream", size: b.size, limit: errorLimit,
 	})

@@ -33,17 +33,19 @@ func (e *conflictError) Error() string {
 
 // decide compares what is under the tags with the image that was asked for. All tags of one call end up on one image: a tag that is kept
 // makes its image that one.
-func decide(repository string, tags []string, keeps func(tag string) bool, present map[string]registry.Image, asked registry.Image) (plan, error) {
+func decide(repository string, tags []string, keeps func(tag string) bool, looks map[string]registry.Look, asked registry.Image) (plan, error) {
 	p := plan{repository: repository, image: asked}
 	for _, tag := range tags {
-		if have, ok := present[tag]; ok && keeps(tag) && have.Digest != asked.Digest {
-			p.image, p.adopted = have, tag
+		if have := looks[tag]; have.Exists && keeps(tag) && have.Digest != asked.Digest {
+			p.image, p.adopted = have.Image, tag
 		}
 	}
 	for _, tag := range tags {
-		have, ok := present[tag]
+		have := looks[tag]
 		switch {
-		case !ok:
+		case !have.Exists && !have.Free(p.image.Digest):
+			return plan{}, &registry.DeletedError{Repository: repository, Tombstone: have.Stone, Want: p.image.Digest}
+		case !have.Exists:
 			p.tags = append(p.tags, Tagged{tag, registry.Created})
 		case have.Digest == p.image.Digest:
 			p.tags = append(p.tags, Tagged{tag, registry.Kept})
@@ -71,6 +73,8 @@ func checkTag(tag string) error {
 	switch {
 	case !registry.IsTag(tag):
 		return fmt.Errorf("%.150q cannot be a tag: want letters, digits, underscores, dots and hyphens, at most 128 of them", tag)
+	case registry.IsTombstoneTag(tag):
+		return fmt.Errorf("%q is kept for the memory of a deleted tag", tag)
 	case slices.Contains(movingTags, strings.ToLower(tag)), looseNumber.MatchString(tag):
 		return fmt.Errorf("%q is a tag that is expected to move, and a tag never moves here", tag)
 	case likeVersion.MatchString(tag):
@@ -95,7 +99,21 @@ func ofCommit(tags []string, commit string) []string {
 
 // isPath tells a file or folder from a tag or digest, by its spelling alone, so that the meaning of SOURCE does not depend on what lies about.
 func isPath(source string) bool {
+	if _, _, ok := elsewhere(source); ok {
+		return false
+	}
 	return strings.Contains(source, "/") || strings.HasSuffix(source, ".tar") || source == "." || source == ".."
+}
+
+var reference = regexp.MustCompile(`^((?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::[0-9]+)?|[A-Za-z0-9-]+:[0-9]+|localhost)/[a-z0-9._/-]+)(?:@(sha256:[0-9a-f]{64})|:([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))$`)
+
+// elsewhere reads an image of any repository: host/path@digest or host/path:tag, where the host has a dot or a port, or is localhost.
+func elsewhere(source string) (repository, tagOrDigest string, ok bool) {
+	m := reference.FindStringSubmatch(source)
+	if m == nil {
+		return "", "", false
+	}
+	return m[1], m[2] + m[3], true
 }
 
 // unique drops repeated words and keeps the order.

@@ -15,8 +15,9 @@ import (
 // origin is the image that was asked for.
 type origin struct {
 	registry.Image
-	name string           // the path, tag or digest
-	file *registry.Source // nil when the registry has it
+	name       string           // the path, tag or digest
+	file       *registry.Source // nil when a registry has it
+	repository string           // another one that it comes from; else empty
 }
 
 func (o origin) close() {
@@ -39,9 +40,14 @@ func find(ctx context.Context, client *registry.Client, in In) (origin, error) {
 		if err != nil {
 			return origin{}, err
 		}
-		return origin{file.Image, source, file}, nil
+		return origin{Image: file.Image, name: source, file: file}, nil
 	}
-	image, found, err := client.Resolve(ctx, in.Image.String(), source)
+	repository, reference := in.Image.String(), source
+	other, word, isOther := elsewhere(source)
+	if isOther {
+		repository, reference = other, word
+	}
+	image, found, err := client.Resolve(ctx, repository, reference)
 	if err != nil {
 		return origin{}, err
 	}
@@ -50,9 +56,9 @@ func find(ctx context.Context, client *registry.Client, in In) (origin, error) {
 		if _, err := os.Stat(source); err == nil {
 			fix = fmt.Sprintf("write ./%s if the file or folder of that name is meant", source)
 		}
-		return origin{}, step.Refuse(fix, "%s has no image %s", in.Image, source)
+		return origin{}, step.Refuse(fix, "%s has no image %s", repository, reference)
 	}
-	return origin{image, source, nil}, nil
+	return origin{Image: image, name: source, repository: other}, nil
 }
 
 // findBuilt finds the image that was built for the commit of a release: under the tag that main gave the commit, else under any build tag
@@ -65,7 +71,7 @@ func findBuilt(ctx context.Context, client *registry.Client, in In) (origin, err
 			return origin{}, err
 		}
 		if found {
-			return origin{image, in.BuildTag, nil}, nil
+			return origin{Image: image, name: in.BuildTag}, nil
 		}
 	}
 	if in.CommitSHA == "" {
@@ -90,7 +96,7 @@ func findBuilt(ctx context.Context, client *registry.Client, in In) (origin, err
 		}
 		differ = differ || chosen.name != "" && chosen.Digest != image.Digest
 		if chosen.name == "" {
-			chosen = origin{image, tag, nil}
+			chosen = origin{Image: image, name: tag}
 		}
 		lines = append(lines, tag+" is "+image.Digest)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/deepdesk/cloudbuild-steps/internal/gitclaim"
 	"github.com/deepdesk/cloudbuild-steps/internal/registry"
 	"github.com/deepdesk/cloudbuild-steps/internal/release"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
@@ -15,11 +16,13 @@ import (
 // In is what tag-image is told.
 type In struct {
 	step.Registry `require:"IMAGE"`
-	From          string          `env:"SOURCE" doc:"the image: a path (one with a slash, or a name that ends in .tar) of an OCI layout or of what docker save wrote, or a tag or digest of IMAGE; when unset on a release, the image that was built for COMMIT_SHA"`
+	From          string          `env:"SOURCE" doc:"the image: a path (one with a slash, or a name that ends in .tar) of an OCI layout or of what docker save wrote; a tag or digest of IMAGE; or host/path:tag or host/path@digest of another repository, which is promoted with its signatures and attestations; when unset on a release, the image that was built for COMMIT_SHA"`
 	Tags          []string        `env:"TAGS" doc:"tags to write; when unset, VERSION on a release, else BUILD_TAG"`
 	Existing      string          `env:"EXISTING" oneof:"keep,refuse" doc:"when a tag is on another image, keep hands that image over and refuse ends with exit code 3; unset means keep for build tags and refuse for all others"`
 	Version       release.Version `env:"VERSION" from:"TAG_NAME" doc:"the release, such as v2.0.0-rc.1"`
 	BuildTag      string          `env:"BUILD_TAG" from:"compute-version.build_tag" doc:"the tag that the build of this commit has, main-<commit>-<unix time>; on a release it says which image to promote"`
+	ConfigURL     step.GitURL     `env:"CONFIG_REPO" type:"url" doc:"https URL of the config repo; when set, each new tag is claimed there first, so that of two builds that write it at the same moment one is refused"`
+	step.Credentials
 	step.Source
 }
 
@@ -47,7 +50,7 @@ func (in In) Check(f *step.Faults) {
 	if in.From == "" && isRelease && in.BuildTag == "" && in.CommitSHA == "" {
 		f.Add("COMMIT_SHA", "is not set: without it, or SOURCE, the image of the release cannot be found")
 	}
-	if source := in.source(); in.From != "" && !isPath(source) && !registry.IsTag(source) && !registry.IsDigest(source) {
+	if source := in.source(); in.From != "" && !isPath(source) && !registry.IsTag(source) && !registry.IsDigest(source) && !isElsewhere(source) {
 		f.Add("SOURCE", "%q is neither a path nor a tag nor a SHA-256 digest", in.From)
 	}
 }
@@ -72,6 +75,8 @@ func (in In) source() string {
 	}
 	return in.From
 }
+
+func isElsewhere(source string) bool { _, _, ok := elsewhere(source); return ok }
 
 // keeps reports whether a tag that is on another image is kept.
 func (in In) keeps(tag string) bool {
@@ -108,7 +113,15 @@ is handed over in place of the new one. On a release it puts the release's tag o
 nothing is built again.
 
 A tag never moves: nodes cache images by tag. Every part of a file is compared with its digest before the first byte is sent, and the tag
-is written last. Tags that are expected to move (` + "`latest`, `v1`" + `) are refused.
+is written last. A tag that was deleted is remembered (a tombstone under ` + "`deleted-<tag>`" + `): it may come back for its own digest only.
+Tags that are expected to move (` + "`latest`, `v1`" + `) are refused.
+
+No registry compares before it sets a tag. Without CONFIG_REPO two builds that write one tag at the same moment notice that when they read
+it back, if at all; with it, exactly one wins: a ref under ` + "`refs/tag-claims/`" + ` in the config repo is created by one of them, and the
+token in GIT_TOKEN must be allowed to do that. A claim stays for good and needs no cleaning.
+
+Google's registries get the token of the build's service account (from the metadata server or application default credentials), others
+what ` + "`$HOME/.docker/config.json`" + ` holds for them.
 
 ` + "```yaml" + `
 - id: tag
@@ -121,29 +134,38 @@ is written last. Tags that are expected to move (` + "`latest`, `v1`" + `) are r
 const rounds = 3
 
 func run(ctx context.Context, b *step.Build, in In) (Out, error) {
-	repository := in.Image.String()
-	client := registry.New(in.Insecure, registry.ForPush(), registry.WithNotice(func(text string) { b.Log.Warn(text) }))
+	repository, other := in.Image.String(), ""
+	if from, _, ok := elsewhere(in.source()); ok {
+		other = from
+	}
+	client := registry.New(in.Insecure, registry.ForPush(), registry.MountingFrom(other), registry.WithNotice(func(text string) { b.Log.Warn(text) }))
 	out := Out{Image: repository, Platforms: []string{}, Tags: []Tagged{}}
 
-	found, err := find(ctx, client, in)
+	looked := time.Now()
+	ahead := start(func() (map[string]registry.Look, error) { return look(ctx, client, repository, in.tags()) })
+	asked, err := find(ctx, client, in)
 	if err != nil {
 		return out, explain(err)
 	}
-	defer found.close()
-	out.Source = found.name
-	b.Log.Info("image found", "source", found.name, "digest", found.Digest)
+	defer asked.close()
+	out.Source = asked.name
+	b.Log.Info("image found", "source", asked.name, "digest", asked.Digest)
 
 	for range rounds {
-		var present map[string]registry.Image
-		if present, err = look(ctx, client, repository, in.tags()); err != nil {
+		var looks map[string]registry.Look
+		if looks, err = ahead(); err != nil {
 			return out, explain(err)
+		}
+		ahead = func() (map[string]registry.Look, error) { // in later rounds
+			looked = time.Now()
+			return look(ctx, client, repository, in.tags())
 		}
 		var p plan
-		if p, err = decide(repository, in.tags(), in.keeps, present, found.Image); err != nil {
+		if p, err = decide(repository, in.tags(), in.keeps, looks, asked.Image); err != nil {
 			return out, explain(err)
 		}
-		if p.image.Digest != found.Digest {
-			b.Log.Info("a tag is on another image already: it is kept, and its digest is handed over", "tag", p.adopted, "kept", p.image.Digest, "built", found.Digest)
+		if p.image.Digest != asked.Digest {
+			b.Log.Info("a tag is on another image already: it is kept, and its digest is handed over", "tag", p.adopted, "kept", p.image.Digest, "built", asked.Digest)
 		}
 		done := out
 		done.Digest, done.MediaType, done.Tags = p.image.Digest, p.image.MediaType, p.tags
@@ -152,52 +174,23 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 			b.Text(p.String())
 			return done, nil
 		}
-		if err = write(ctx, client, repository, p, found); err == nil {
+		w := writer{client, in.claims(), b.Log, looked}
+		if err = w.write(ctx, p, asked); err == nil {
 			for _, t := range done.Tags {
 				b.Log.Info("tag "+string(t.State), "tag", t.Tag, "digest", done.Digest)
 			}
 			return done, nil
 		}
-		if !lost(err, in.keeps) {
+		if taken, ok := errors.AsType[*gitclaim.TakenError](err); ok && in.keeps(taken.Claim.Tag) {
+			asked, err = w.finish(ctx, repository, taken, asked)
+		} else if lost(err, in.keeps) {
+			continue
+		}
+		if err != nil {
 			return out, explain(err)
 		}
 	}
 	return out, step.Lost("run the step again: it keeps what is there then", "other writers were faster %d times: %w", rounds, err)
-}
-
-// look reads what is under the tags now.
-func look(ctx context.Context, client *registry.Client, repository string, tags []string) (map[string]registry.Image, error) {
-	present := map[string]registry.Image{}
-	for _, tag := range tags {
-		image, found, err := client.Resolve(ctx, repository, tag)
-		if err != nil {
-			return nil, err
-		}
-		if found {
-			present[tag] = image
-		}
-	}
-	return present, nil
-}
-
-// write carries the plan out: first what the image consists of, then its tags.
-func write(ctx context.Context, client *registry.Client, repository string, p plan, from origin) error {
-	if p.creates() && p.image.Digest == from.Digest && from.file != nil {
-		if err := client.Upload(ctx, repository, from.file); err != nil {
-			return err
-		}
-	}
-	for i, t := range p.tags {
-		if t.State != registry.Created {
-			continue
-		}
-		state, err := client.Tag(ctx, repository, t.Tag, p.image)
-		if err != nil {
-			return err
-		}
-		p.tags[i].State = state
-	}
-	return nil
 }
 
 // lost reports whether another writer was faster with a tag that is kept, so that deciding again makes sense.
@@ -219,6 +212,18 @@ func explain(err error) error {
 	}
 	if errors.As(err, new(*registry.MovedError)) {
 		return step.Lost("run the step again: it will say what the tag is on", "%w", err)
+	}
+	if e, ok := errors.AsType[*registry.DeletedError](err); ok {
+		return step.Refuse("a tag is never used twice: release the next version, or restore the image that had this one", "%w", e)
+	}
+	if errors.As(err, new(*registry.ImmutableError)) {
+		return step.Refuse("release the next version: the registry keeps this one's tag from being written", "%w", err)
+	}
+	if errors.As(err, new(*registry.IncompleteError)) {
+		return step.Refuse("push the image again, or set SOURCE to another one; no tag was written", "%w", err)
+	}
+	if errors.As(err, new(*gitclaim.TakenError)) {
+		return step.Refuse("a tag is never used twice: release the next version, or set SOURCE to the digest that the tag is claimed for", "%w", err)
 	}
 	if errors.As(err, new(*registry.SourceError)) {
 		return step.Refuse("save the image again; nothing was sent", "%w", err)

@@ -8,10 +8,12 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -25,12 +27,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/registry"
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/gitserver"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/ociregistry"
 	"github.com/deepdesk/cloudbuild-steps/internal/step/steptest"
 )
 
 func TestMain(m *testing.M) {
-	steptest.Main(m, map[string]func(){"tag-image": main, "under": under, "put": put})
+	steptest.Main(m, map[string]func(){"tag-image": main, "under": under, "put": put, "untag": untag, "bury": bury, "claimed": claimed})
 }
 
 // under prints the digest that a tag is on, or "nothing": what another client sees.
@@ -48,7 +51,34 @@ func under() {
 
 // put writes a tag without looking, as others do: put IMAGE TAG DIGEST.
 func put() {
-	if err := putTag(os.Args[1], os.Args[2], os.Args[3]); err != nil {
+	exitOn(putTag(os.Args[1], os.Args[2], os.Args[3]))
+}
+
+// untag removes a tag: untag IMAGE TAG.
+func untag() {
+	ref, err := name.NewTag(os.Args[1] + ":" + os.Args[2])
+	if err == nil {
+		err = remote.Delete(ref)
+	}
+	exitOn(err)
+}
+
+// bury writes a tombstone, as roll-back does: bury IMAGE TAG DIGEST.
+func bury() {
+	stone := registry.Tombstone{Tag: os.Args[2], Digest: os.Args[3], Time: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC), Reason: "lost orders", Build: "build-7"}
+	_, err := registry.New(nil, registry.ForPush()).Bury(context.Background(), os.Args[1], stone)
+	exitOn(err)
+}
+
+// claimed lists the claims in the config repo.
+func claimed() {
+	out, err := exec.Command("git", "-C", os.Getenv("CONFIG_DIR"), "for-each-ref", "--format=%(refname)", "refs/tag-claims").Output()
+	fmt.Print(string(out))
+	exitOn(err)
+}
+
+func exitOn(err error) {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -129,6 +159,18 @@ func TestScripts(t *testing.T) {
 			env.Defer(server.Close)
 			env.Setenv(variable, strings.TrimPrefix(server.URL, "http://")+"/"+repository)
 		}
+		git, err := gitserver.Start(filepath.Join(env.WorkDir, "git"), gitserver.Options{Token: canary})
+		if err != nil {
+			return err
+		}
+		env.Defer(func() { _ = git.Close() })
+		url, err := git.Create("example/config")
+		if err != nil {
+			return err
+		}
+		env.Setenv("CONFIG", url)
+		env.Setenv("CONFIG_DIR", git.Dir("example/config"))
+		env.Setenv("TOKEN", canary)
 		env.Setenv("IMAGE", image)
 		env.Setenv("COMMIT", commit)
 		env.Setenv("HANDOVER_DIR", filepath.Join(env.WorkDir, ".release"))
@@ -267,23 +309,38 @@ func TestAllTagsOfOneCallEndUpOnOneImage(t *testing.T) {
 		digest  string
 		states  []registry.State
 		err     string
+		deleted map[string]string
 	}{
-		"nothing is there":                                 {[]string{build1, version}, nil, "asked", []registry.State{created, created}, ""},
-		"all is there already":                             {[]string{build1, version}, images{build1: asked, version: asked}, "asked", []registry.State{kept, kept}, ""},
-		"one of two is there":                              {[]string{build1, version}, images{version: asked}, "asked", []registry.State{created, kept}, ""},
-		"a rebuild keeps what is there":                    {[]string{build1}, images{build1: x}, "x", []registry.State{kept}, ""},
-		"another tag follows the one that is kept":         {[]string{build2, build1}, images{build1: x}, "x", []registry.State{created, kept}, ""},
-		"a release that is there is not replaced":          {[]string{version}, images{version: x}, "", nil, "v1.0.0 is x already"},
-		"a release that fits the kept tag is fine":         {[]string{build1, version}, images{build1: x, version: x}, "x", []registry.State{kept, kept}, ""},
-		"a release that does not fit the kept tag":         {[]string{build1, version}, images{build1: x, version: asked}, "", nil, "v1.0.0 is asked already"},
-		"two kept tags on two images":                      {[]string{build1, build2}, images{build1: x, build2: y}, "", nil, "different images under the tags that are kept"},
-		"two kept tags, one on what was asked for":         {[]string{build1, build2}, images{build1: asked, build2: y}, "", nil, "different images under the tags that are kept"},
-		"two kept tags, the second on what was asked for":  {[]string{build2, build1}, images{build1: asked, build2: y}, "", nil, "different images under the tags that are kept"},
-		"a release is refused whatever else would be kept": {[]string{version, build1}, images{version: x, build1: y}, "", nil, "v1.0.0 is x already"},
-		"a kept tag on what was asked for changes nothing": {[]string{build1, build2}, images{build1: asked}, "asked", []registry.State{kept, created}, ""},
+		"nothing is there":                                 {[]string{build1, version}, nil, "asked", []registry.State{created, created}, "", nil},
+		"all is there already":                             {[]string{build1, version}, images{build1: asked, version: asked}, "asked", []registry.State{kept, kept}, "", nil},
+		"one of two is there":                              {[]string{build1, version}, images{version: asked}, "asked", []registry.State{created, kept}, "", nil},
+		"a rebuild keeps what is there":                    {[]string{build1}, images{build1: x}, "x", []registry.State{kept}, "", nil},
+		"another tag follows the one that is kept":         {[]string{build2, build1}, images{build1: x}, "x", []registry.State{created, kept}, "", nil},
+		"a release that is there is not replaced":          {[]string{version}, images{version: x}, "", nil, "v1.0.0 is x already", nil},
+		"a release that fits the kept tag is fine":         {[]string{build1, version}, images{build1: x, version: x}, "x", []registry.State{kept, kept}, "", nil},
+		"a release that does not fit the kept tag":         {[]string{build1, version}, images{build1: x, version: asked}, "", nil, "v1.0.0 is asked already", nil},
+		"two kept tags on two images":                      {[]string{build1, build2}, images{build1: x, build2: y}, "", nil, "different images under the tags that are kept", nil},
+		"two kept tags, one on what was asked for":         {[]string{build1, build2}, images{build1: asked, build2: y}, "", nil, "different images under the tags that are kept", nil},
+		"two kept tags, the second on what was asked for":  {[]string{build2, build1}, images{build1: asked, build2: y}, "", nil, "different images under the tags that are kept", nil},
+		"a release is refused whatever else would be kept": {[]string{version, build1}, images{version: x, build1: y}, "", nil, "v1.0.0 is x already", nil},
+		"a kept tag on what was asked for changes nothing": {[]string{build1, build2}, images{build1: asked}, "asked", []registry.State{kept, created}, "", nil},
+		"a deleted tag comes back for its image":           {[]string{version}, nil, "asked", []registry.State{created}, "", map[string]string{version: "asked"}},
+		"a deleted tag does not come back for another":     {[]string{version}, nil, "", nil, "v1.0.0 was x and was deleted", map[string]string{version: "x"}},
+		"a deleted build tag neither":                      {[]string{build1}, nil, "", nil, "was x and was deleted", map[string]string{build1: "x"}},
+		"a restored tag stays where it is":                 {[]string{version}, images{version: asked}, "asked", []registry.State{kept}, "", map[string]string{version: "asked"}},
+		"a deleted tag is compared with the image adopted": {[]string{build1, version}, images{build1: x}, "x", []registry.State{kept, created}, "", map[string]string{version: "x"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := decide("r", c.tags, In{}.keeps, c.present, asked)
+			looks := map[string]registry.Look{}
+			for tag, image := range c.present {
+				looks[tag] = registry.Look{Image: image, Exists: true}
+			}
+			for tag, digest := range c.deleted {
+				l := looks[tag]
+				l.Deleted, l.Stone = true, registry.Tombstone{Tag: tag, Digest: digest}
+				looks[tag] = l
+			}
+			p, err := decide("r", c.tags, In{}.keeps, looks, asked)
 			if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 				t.Fatalf("error %v, want %q", err, c.err)
 			}
