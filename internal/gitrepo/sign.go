@@ -48,7 +48,7 @@ func ParseSigningKey(text secret.Text) (SigningKey, error) {
 	if err != nil {
 		return SigningKey{}, errors.New("it cannot be read as an SSH private key (Ed25519, ECDSA or RSA): the text may be cut, or its line breaks lost")
 	}
-	if signer.PublicKey().Type() == ssh.InsecureKeyAlgoDSA {
+	if signer.PublicKey().Type() == "ssh-dss" {
 		return SigningKey{}, errors.New("it is a DSA key, which OpenSSH and hosts do not accept any more: use Ed25519")
 	}
 	return SigningKey{ssh: signer}, nil
