@@ -185,14 +185,14 @@ func (s *Snapshot) Walk(fn func(path string, mode Mode, size int64, open func() 
 	var walk func(id plumbing.Hash, prefix string, depth int) error
 	walk = func(id plumbing.Hash, prefix string, depth int) error {
 		if depth > MaxDepth {
-			return fmt.Errorf("reading folder %q: folders are nested deeper than %d", prefix, MaxDepth)
+			return unsafe("reading folder %q: folders are nested deeper than %d", prefix[:min(len(prefix), 100)], MaxDepth)
 		}
 		list, err := s.readTree(id)
 		if err != nil {
 			return fmt.Errorf("reading folder %q: %w", prefix, err)
 		}
 		if entries += len(list); entries > MaxEntries {
-			return fmt.Errorf("reading commit %s: it holds more than %d files and folders", s.Commit, MaxEntries)
+			return unsafe("reading commit %s: it holds more than %d files and folders", s.Commit, MaxEntries)
 		}
 		for _, e := range list {
 			name := prefix + e.name

@@ -2,7 +2,6 @@ package gitrepo
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -57,23 +56,23 @@ func parseTree(raw []byte) ([]entry, error) {
 		head, rest, ok := bytes.Cut(raw, []byte{0})
 		octal, name, spaced := strings.Cut(string(head), " ")
 		if !ok || !spaced || len(rest) < len(plumbing.Hash{}) {
-			return nil, errors.New("the tree is malformed")
+			return nil, unsafe("the tree is malformed")
 		}
 		n, err := strconv.ParseUint(octal, 8, 32)
 		if err != nil {
-			return nil, fmt.Errorf("entry %q has the malformed mode %q", name, octal)
+			return nil, unsafe("entry %q has the malformed mode %q", name, octal)
 		}
 		e := entry{octal: octal, mode: Mode(n), name: name}
 		switch {
 		case e.mode == folder || e.mode == Symlink || e.mode == Submodule || e.mode.IsRegular():
 		default:
-			return nil, fmt.Errorf("entry %q has the unknown mode %s", name, octal)
+			return nil, unsafe("entry %q has the unknown mode %s", name, octal)
 		}
 		if err := checkName(name); err != nil {
 			return nil, err
 		}
 		if names[name] {
-			return nil, fmt.Errorf("entry %q is there twice", name)
+			return nil, unsafe("entry %q is there twice", name)
 		}
 		names[name] = true
 		copy(e.id[:], rest)
@@ -85,7 +84,7 @@ func parseTree(raw []byte) ([]entry, error) {
 
 func checkName(name string) error {
 	if name == "" || name == "." || name == ".." || strings.EqualFold(name, ".git") || strings.ContainsAny(name, "/\x00") {
-		return fmt.Errorf("the name %q is not allowed in a repository", name)
+		return unsafe("the name %q is not allowed in a repository", name)
 	}
 	return nil
 }

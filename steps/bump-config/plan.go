@@ -74,6 +74,9 @@ func (t tracked) compare(tag, there string) (int, error) {
 func newPlan(s *gitrepo.Snapshot, in In, t target) (*plan, error) {
 	p := &plan{in: in, target: t, snapshot: s, files: map[string][2][]byte{}}
 	files, err := p.scan()
+	if unsafe, ok := errors.AsType[*gitrepo.UnsafeError](err); ok {
+		return p, step.Refuse(unsafe.Fix(), "%w", err)
+	}
 	if err != nil {
 		return p, err
 	}
@@ -132,7 +135,11 @@ func (p *plan) scan() ([]file, error) {
 	var files []file
 	root := path.Clean(p.in.ConfigPath) + "/"
 	err := p.snapshot.Walk(func(name string, mode gitrepo.Mode, _ int64, open func() ([]byte, error)) error {
-		if root != "./" && !strings.HasPrefix(name, root) || !isYAML(name) {
+		if root != "./" && !strings.HasPrefix(name, root) {
+			return nil
+		}
+		// Behind a link or a submodule with such a name there may be markers. Other links are of no interest.
+		if !isYAML(name) && (mode.IsRegular() || strings.Contains(path.Base(name), ".")) {
 			return nil
 		}
 		if !mode.IsRegular() {
