@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -60,9 +61,10 @@ func Find(file []byte) []Marker {
 type node struct {
 	*yaml.Node
 	resource *Resource
-	item     bool   // a scalar directly in a block sequence
-	key      bool   // a mapping's key
-	refuse   string // why nothing below an ancestor may be edited
+	item     bool         // a scalar directly in a block sequence
+	key      bool         // a mapping's key
+	refuse   string       // why nothing below an ancestor may be edited
+	anchored []*yaml.Node // the node and its ancestors, as far as they have an anchor
 }
 
 // parse returns all nodes of all documents in the order of the text.
@@ -88,6 +90,9 @@ func parse(file []byte) ([]node, error) {
 func collect(nodes []node, n node) ([]node, error) {
 	if len(nodes) == maxNodes {
 		return nil, fmt.Errorf("it has more than %d nodes", maxNodes)
+	}
+	if n.Anchor != "" {
+		n.anchored = append(slices.Clip(n.anchored), n.Node)
 	}
 	if n.Kind == yaml.MappingNode {
 		if r := resourceOf(n.Node); r != nil {
@@ -115,7 +120,7 @@ func collect(nodes []node, n node) ([]node, error) {
 		return nodes, nil // what it stands for is elsewhere, and has been seen there
 	}
 	for i, c := range n.Content {
-		child := node{Node: c, resource: n.resource, refuse: n.refuse, key: n.Kind == yaml.MappingNode && i%2 == 0}
+		child := node{Node: c, resource: n.resource, refuse: n.refuse, anchored: n.anchored, key: n.Kind == yaml.MappingNode && i%2 == 0}
 		child.item = n.Kind == yaml.SequenceNode && n.Style&yaml.FlowStyle == 0 && c.Kind == yaml.ScalarNode
 		var err error
 		if nodes, err = collect(nodes, child); err != nil {
@@ -258,8 +263,21 @@ func (l lineOf) fill(m Marker, i, start, end int, why string) Marker {
 		m.Skip = "it stands behind a key without a value"
 	case n.refuse != "":
 		m.Skip = n.refuse
+	case l.isShared(n):
+		m.Skip = "an alias in another object stands for the value, which would change with it"
 	}
 	return m
+}
+
+// isShared reports whether an alias in another object refers to the value, or to something that the value is in. Whoever asked for the
+// edit asked for this object only: the other one may be another account's.
+func (l lineOf) isShared(n node) bool {
+	if len(n.anchored) == 0 {
+		return false
+	}
+	return slices.ContainsFunc(l.nodes, func(other node) bool {
+		return other.Kind == yaml.AliasNode && other.resource != n.resource && slices.Contains(n.anchored, other.Alias)
+	})
 }
 
 // unattached describes a line in which no single value ends in front of the comment.
