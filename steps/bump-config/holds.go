@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"path"
@@ -32,10 +33,13 @@ func (in In) readHolds(s *gitrepo.Snapshot) (hold.List, error) {
 
 func (in In) holdsPath() string { return path.Join(in.ConfigPath, in.Holds) }
 
-// holdOn returns the hold on a tag of this service, or on its digest.
-func (p *plan) holdOn(tag, digest string) (hold.Hold, bool) {
+// serviceOf is the name under which the versions of an image are held.
+func (in In) serviceOf(image string) string { return cmp.Or(in.Service, path.Base(image)) }
+
+// holdOn returns the hold on a tag of an image, or on its digest.
+func (p *plan) holdOn(image, tag, digest string) (hold.Hold, bool) {
 	for _, list := range []hold.List{p.holds, p.target.elsewhere} {
-		if h, found := list.Find(p.in.service(), tag, digest); found {
+		if h, found := list.Find(p.in.serviceOf(image), tag, digest); found {
 			return h, true
 		}
 	}
@@ -44,12 +48,12 @@ func (p *plan) holdOn(tag, digest string) (hold.Hold, bool) {
 
 // refuseHeld refuses to write a version that is held, whatever else was asked for.
 func (p *plan) refuseHeld(policies map[string]tracked) error {
-	h, found := p.holdOn(p.target.tag, p.target.digest)
+	h, found := p.holdOn(p.target.image, p.target.tag, p.target.digest)
 	if !found {
 		return nil
 	}
 	what := ""
-	if h.Version != p.target.tag || h.Service != p.in.service() {
+	if h.Version != p.target.tag || h.Service != p.in.serviceOf(p.target.image) {
 		what = fmt.Sprintf("%s has the digest of a version that is held: ", p.target.tag)
 	}
 	var selecting []string
@@ -67,8 +71,8 @@ func (p *plan) refuseHeld(policies map[string]tracked) error {
 }
 
 // retreat returns the hold that allows to go back from a tag, or from the digests beside it.
-func (p *plan) retreat(tag string, markers []marker.Marker) (hold.Hold, bool) {
-	if h, found := p.holdOn(tag, ""); found {
+func (p *plan) retreat(image, tag string, markers []marker.Marker) (hold.Hold, bool) {
+	if h, found := p.holdOn(image, tag, ""); found {
 		return h, true
 	}
 	for _, m := range markers {
@@ -79,7 +83,7 @@ func (p *plan) retreat(tag string, markers []marker.Marker) (hold.Hold, bool) {
 		case marker.Reference:
 			_, digest, _ = strings.Cut(m.Value, "@")
 		}
-		if h, found := p.holdOn("", digest); found {
+		if h, found := p.holdOn(image, "", digest); found {
 			return h, true
 		}
 	}
@@ -88,5 +92,6 @@ func (p *plan) retreat(tag string, markers []marker.Marker) (hold.Hold, bool) {
 
 // holdsOf lists the holds of this service, for the reader.
 func (p *plan) holdsOf() hold.List {
-	return append(append(hold.List{}, p.holds.Of(p.in.service())...), p.target.elsewhere.Of(p.in.service())...)
+	service := p.in.serviceOf(p.target.image)
+	return append(append(hold.List{}, p.holds.Of(service)...), p.target.elsewhere.Of(service)...)
 }

@@ -448,7 +448,7 @@ func (p *plan) backwards(f file, u *unit, tags []string, edits []marker.Edit) st
 		if err == nil && c > 0 {
 			continue
 		}
-		if h, open := p.retreat(there, u.markers); open {
+		if h, open := p.retreat(p.target.image, there, u.markers); open {
 			if err != nil || c < 0 {
 				p.retreats = append(p.retreats, h.String())
 			}
@@ -464,7 +464,7 @@ func (p *plan) backwards(f file, u *unit, tags []string, edits []marker.Edit) st
 	}
 	digests := slices.ContainsFunc(edits, func(e marker.Edit) bool { return e.Marker.Field == marker.Digest })
 	if len(tags) == 0 && digests {
-		if _, open := p.retreat("", u.markers); open {
+		if _, open := p.retreat(p.target.image, "", u.markers); open {
 			return ""
 		}
 		return "a digest alone does not tell whether it is older: mark the tag in the same resource, too"
