@@ -30,8 +30,19 @@ func (e entry) sortKey() string {
 	return e.name
 }
 
-// readTree decodes a tree and refuses what no honest repository holds.
+// readTree decodes a tree and refuses what no honest repository holds. The entries must not be modified.
 func (s *Snapshot) readTree(id plumbing.Hash) ([]entry, error) {
+	if list, known := s.trees.Load(id); known {
+		return list.([]entry), nil
+	}
+	list, err := s.decodeTree(id)
+	if err == nil {
+		s.trees.Store(id, list)
+	}
+	return list, err
+}
+
+func (s *Snapshot) decodeTree(id plumbing.Hash) ([]entry, error) {
 	o, err := s.objects.EncodedObject(plumbing.TreeObject, id)
 	if err != nil {
 		return nil, err
@@ -160,6 +171,7 @@ func (a *author) rewrite(s *Snapshot, id plumbing.Hash, at string, d *edits) (pl
 		if list, err = s.readTree(id); err != nil {
 			return id, fmt.Errorf("reading folder %q: %w", at, err)
 		}
+		list = slices.Clone(list)
 	}
 	put := func(name string, wanted entry, replaces func(Mode) bool) error {
 		i := slices.IndexFunc(list, func(e entry) bool { return e.name == name })

@@ -23,6 +23,7 @@ func Find(file []byte) []Marker {
 	}
 	lines := splitLines(file)
 	nodes, err := parse(file)
+	origin := &parsed{file, nodes}
 	byLine := map[int][]int{}
 	for i, n := range nodes {
 		byLine[n.Line] = append(byLine[n.Line], i)
@@ -50,11 +51,17 @@ func Find(file []byte) []Marker {
 			m, marks = l.marker()
 		}
 		if marks {
-			m.Line = number + 1
+			m.Line, m.origin = number+1, origin
 			found = append(found, m)
 		}
 	}
 	return found
+}
+
+// parsed is a file and its nodes, kept so that [Splice] need not parse it a second time.
+type parsed struct {
+	file  []byte
+	nodes []node
 }
 
 // node is a YAML node with what its ancestors say about it.
@@ -72,7 +79,7 @@ func parse(file []byte) ([]node, error) {
 	if !utf8.Valid(file) {
 		return nil, errors.New("it is not UTF-8")
 	}
-	var nodes []node
+	nodes := make([]node, 0, len(file)/20) // about one every twenty bytes
 	for dec := yaml.NewDecoder(bytes.NewReader(file)); ; {
 		var doc yaml.Node
 		if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
@@ -176,16 +183,27 @@ func texts(n *yaml.Node) map[string]string {
 
 // duplicate returns a key that a mapping has twice, or "". YAML forbids it; yaml.v3's nodes do not report it.
 func duplicate(n *yaml.Node) string {
-	seen := map[string]bool{}
+	const few = 32 // so many are quicker compared than put into a map
+	var seen map[string]bool
+	if len(n.Content) > 2*few {
+		seen = make(map[string]bool, len(n.Content)/2)
+	}
 	for i := 0; i < len(n.Content); i += 2 {
 		k := n.Content[i]
 		if k.Kind != yaml.ScalarNode || k.Tag == "!!merge" {
 			continue
 		}
+		for j := 0; seen == nil && j < i; j += 2 {
+			if other := n.Content[j]; other.Kind == yaml.ScalarNode && other.Value == k.Value && other.Tag != "!!merge" {
+				return k.Value
+			}
+		}
 		if seen[k.Value] {
 			return k.Value
 		}
-		seen[k.Value] = true
+		if seen != nil {
+			seen[k.Value] = true
+		}
 	}
 	return ""
 }
@@ -393,14 +411,18 @@ func lineAt(file []byte, start int) span {
 		start = len(byteOrderMark)
 	}
 	for i := start; i < len(file); i++ {
-		switch rest := file[i:]; {
-		case bytes.HasPrefix(rest, []byte("\r\n")):
-			return span{start, i, i + 2}
-		case rest[0] == '\n' || rest[0] == '\r':
+		switch c := file[i]; {
+		case c > '\r' && c < 0xc2 || c < '\n': // what most bytes are
+		case c == '\n':
 			return span{start, i, i + 1}
-		case bytes.HasPrefix(rest, []byte("\u0085")):
+		case c == '\r':
+			if i+1 < len(file) && file[i+1] == '\n' {
+				return span{start, i, i + 2}
+			}
+			return span{start, i, i + 1}
+		case bytes.HasPrefix(file[i:], []byte("\u0085")):
 			return span{start, i, i + 2}
-		case bytes.HasPrefix(rest, []byte("\u2028")) || bytes.HasPrefix(rest, []byte("\u2029")):
+		case bytes.HasPrefix(file[i:], []byte("\u2028")) || bytes.HasPrefix(file[i:], []byte("\u2029")):
 			return span{start, i, i + 3}
 		}
 	}

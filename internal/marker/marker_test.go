@@ -176,7 +176,7 @@ spec:
 `
 	found := Find([]byte(file))
 	for i := range found {
-		found[i].node, found[i].start, found[i].end = 0, 0, 0
+		found[i].origin, found[i].node, found[i].start, found[i].end = nil, 0, 0, 0
 	}
 	maple := Resource{"helm.toolkit.fluxcd.io/v2", "HelmRelease", "account-maple", "backend", map[string]string{"account": "maple"}, map[string]string{"owner": "x"}}
 	want := []Marker{

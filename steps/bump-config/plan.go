@@ -123,10 +123,9 @@ func (p *plan) complaints() string {
 	return strings.Join(list, "; ")
 }
 
-// file is a YAML file of the repo that may hold markers. It is read again when it is looked into, since all of them together are large.
+// file is a YAML file of the repo that may hold markers.
 type file struct {
 	name    string
-	open    func() ([]byte, error)
 	content []byte
 }
 
@@ -155,7 +154,7 @@ func (p *plan) scan() ([]file, error) {
 			return err
 		}
 		if marker.Has(content) {
-			files = append(files, file{name: name, open: open})
+			files = append(files, file{name, content})
 		}
 		objects, err := policy.Parse(content)
 		if err != nil {
@@ -246,10 +245,6 @@ type unit struct {
 
 // consider decides on the markers of one file.
 func (p *plan) consider(f file, policies map[string]tracked, g gate, seen map[string]bool) error {
-	var err error
-	if f.content, err = f.open(); err != nil {
-		return err
-	}
 	mentioned := bytes.Contains(f.content, []byte(p.target.image)) // then a marker of an unknown policy may be ours, too
 	for id := range policies {
 		mentioned = mentioned || bytes.Contains(f.content, []byte(id))
