@@ -109,6 +109,9 @@ func ReadHistory(ctx context.Context, o HistoryOptions) (*History, error) {
 	case err != nil:
 		return nil, errors.Join(&HistoryError{Err: fmt.Errorf("the checkout has no release tags, and %w", err), Cure: cureDepth, Config: true}, local.Close())
 	}
+	if o.Commit == "" && shortcoming != nil && !local.Head.IsZero() { // the branch may have moved since the checkout was made
+		o.Commit = local.Head.String()
+	}
 	h := local.History
 	err = persist(ctx, func() error {
 		r, err := openRemote(ctx, remote)

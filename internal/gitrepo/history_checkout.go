@@ -24,7 +24,7 @@ type checkout struct {
 }
 
 // readCheckout reads the history in a folder's repository. The error is the reason why that history cannot be used, as the beginning of a
-// sentence; the origin is returned even then.
+// sentence; the origin and the head are returned even then, as far as they are known.
 func readCheckout(ctx context.Context, o HistoryOptions) (checkout, error) {
 	none := checkout{History: &History{}}
 	if o.Dir == "" {
@@ -45,6 +45,15 @@ func readCheckout(ctx context.Context, o HistoryOptions) (checkout, error) {
 	if err != nil {
 		return c, fmt.Errorf("the checkout in %s has no commit to start from (%w)", o.Dir, err)
 	}
+	c.Head = head
+	// Walking over the place where a shallow repository is cut off would meet a missing object or not.
+	shallow, err := repo.Shallow()
+	if err != nil {
+		return c, fmt.Errorf("the checkout in %s cannot be read (%w)", o.Dir, err)
+	}
+	if len(shallow) > 0 {
+		return c, fmt.Errorf("the checkout in %s is shallow", o.Dir)
+	}
 	heads := []commits.ID{head}
 	if o.Base != "" {
 		if c.Base, err = baseOf(repo, o.Base); err != nil {
@@ -55,14 +64,6 @@ func readCheckout(ctx context.Context, o HistoryOptions) (checkout, error) {
 	if o.Folders && repo.lacksFolders() {
 		return c, fmt.Errorf("the checkout in %s does not hold the folders of the commits", o.Dir)
 	}
-	// Walking over the place where a shallow repository is cut off would meet a missing object or not.
-	shallow, err := repo.Shallow()
-	if err != nil {
-		return c, fmt.Errorf("the checkout in %s cannot be read (%w)", o.Dir, err)
-	}
-	if len(shallow) > 0 {
-		return c, fmt.Errorf("the checkout in %s is shallow", o.Dir)
-	}
 	graph, complete, err := walk(ctx, repo.objects, heads...)
 	if err != nil {
 		return c, fmt.Errorf("the checkout in %s cannot be read (%w)", o.Dir, err)
@@ -70,7 +71,7 @@ func readCheckout(ctx context.Context, o HistoryOptions) (checkout, error) {
 	if !complete {
 		return c, fmt.Errorf("the checkout in %s does not hold the whole history of commit %s", o.Dir, head)
 	}
-	c.Head, c.Graph = head, graph
+	c.Graph = graph
 	if c.hashes, err = tagsOf(repo, o.Match); err != nil {
 		return c, fmt.Errorf("the tags of the checkout in %s cannot be read (%w)", o.Dir, err)
 	}
