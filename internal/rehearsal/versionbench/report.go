@@ -18,7 +18,7 @@ func (b *bench) write(out string) error {
 	fmt.Fprintf(&s, "%s\n\n%s\n\nMade by `make bench` (internal/rehearsal/versionbench) on histories that git fast-import reads from\ninternal/rehearsal/bighistory: merges, "+
 		"octopuses, several roots, skewed clocks, unmerged hotfixes. Medians of three runs or five; of `git fetch --unshallow`, one.\n"+
 		"Time is wall time; CPU is user and system time of the program itself, without the server's. Memory is the largest resident set; the\n"+
-		"kernel counts that of the benchmark itself in, so nothing shows less than some 19 MB.\n", heading, machine())
+		"kernel counts that of the benchmark itself in, so nothing shows less than some 14 MB.\n", heading, machine())
 	if b.svu == "" {
 		fmt.Fprintf(&s, "\nsvu could not be built on this machine: %v\n", b.svuErr)
 	}
