@@ -100,6 +100,7 @@ func TestADamagedPackIsAnErrorAndNeverAShortHistory(t *testing.T) {
 		"cut off":         raw[:len(raw)/2],
 		"cut off, sealed": seal(bytes.Clone(body[:len(body)/2])),
 		"a flipped bit":   change(func(b []byte) []byte { b[len(b)/2] ^= 4; return append(b, raw[len(raw)-20:]...) }),
+		"another sum":     append(bytes.Clone(body), make([]byte, 20)...),
 		"one object more": change(func(b []byte) []byte {
 			binary.BigEndian.PutUint32(b[8:], binary.BigEndian.Uint32(b[8:])+1)
 			return seal(b)
