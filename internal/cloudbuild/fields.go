@@ -195,8 +195,9 @@ var messages = map[string]map[string]field{
 	},
 	"PushFilter": {"branch": {kind: text}, "invertRegex": {kind: boolean}, "tag": {kind: text}},
 	"PullRequestFilter": {
-		"branch":         {kind: text},
-		"commentControl": {refuse: "comments on pull requests are not supported here"},
+		"branch": {kind: text},
+		// gcloud writes it into every trigger on pull requests. Nobody comments here, so whoever may start a build by commenting does not matter.
+		"commentControl": {kind: enum, oneOf: []string{"COMMENTS_DISABLED", "COMMENTS_ENABLED", "COMMENTS_ENABLED_FOR_EXTERNAL_CONTRIBUTORS_ONLY"}},
 		"invertRegex":    {kind: boolean},
 	},
 }

@@ -39,8 +39,9 @@ type GitHubEvents struct {
 		InvertRegex bool   `yaml:"invertRegex"`
 	} `yaml:"push"`
 	PullRequest *struct {
-		Branch      string `yaml:"branch"`
-		InvertRegex bool   `yaml:"invertRegex"`
+		Branch         string `yaml:"branch"`
+		CommentControl string `yaml:"commentControl"` // who may start a build by a comment; it changes nothing here
+		InvertRegex    bool   `yaml:"invertRegex"`
 	} `yaml:"pullRequest"`
 }
 

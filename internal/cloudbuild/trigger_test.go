@@ -29,6 +29,30 @@ func trigger(t *testing.T, file string) *Trigger {
 	return tr
 }
 
+// As `gcloud builds triggers export` writes one that `gcloud builds triggers create github --pull-request-pattern` made.
+func TestATriggerOnPullRequestsIsReadAsGcloudWritesIt(t *testing.T) {
+	trigger, err := ParseTrigger([]byte(`
+description: Messages and tests of a pull request
+filename: .cloudbuild/pr.yaml
+github:
+  name: backend
+  owner: example
+  pullRequest:
+    branch: ^main$
+    commentControl: COMMENTS_ENABLED_FOR_EXTERNAL_CONTRIBUTORS_ONLY
+name: backend-pr
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := trigger.GitHub.PullRequest.CommentControl; got != "COMMENTS_ENABLED_FOR_EXTERNAL_CONTRIBUTORS_ONLY" {
+		t.Errorf("comment control %q", got)
+	}
+	if !trigger.Matches(Event{Repo: "example/backend", Kind: PullRequest, Ref: "main", HeadBranch: "topic"}) {
+		t.Error("a pull request into main does not start it")
+	}
+}
+
 func TestParseTriggerReadsTheFieldsOfGcloud(t *testing.T) {
 	for _, file := range []string{mainTrigger, strings.Replace(mainTrigger, "serviceAccount:", "service_account:", 1)} {
 		tr := trigger(t, file)
@@ -55,8 +79,8 @@ func TestParseTriggerRefuses(t *testing.T) {
 			[]string{"line 4: .webhookConfig: only GitHub pushes and pull requests are supported here", "line 5: .github: the key stands twice"}},
 		{"an inline build", base + "build: {steps: [{name: b}]}\n",
 			[]string{"line 4: .build: inline builds are not supported here: name a build file with filename"}},
-		{"comment control", "name: t\nfilename: f\ngithub: {owner: o, name: r, pullRequest: {branch: ^main$, commentControl: COMMENTS_ENABLED}}\n",
-			[]string{"line 3: .github.pullRequest.commentControl: comments on pull requests are not supported here"}},
+		{"comment control that does not exist", "name: t\nfilename: f\ngithub: {owner: o, name: r, pullRequest: {branch: ^main$, commentControl: COMMENTS_WELCOME}}\n",
+			[]string{"line 3: .github.pullRequest.commentControl: \"COMMENTS_WELCOME\" is none of COMMENTS_DISABLED, COMMENTS_ENABLED, COMMENTS_ENABLED_FOR_EXTERNAL_CONTRIBUTORS_ONLY"}},
 		{"a trigger without a name, a file and a repository", "description: d\n",
 			[]string{".name: a trigger's name is 1 to 64 letters, digits and dashes, beginning and ending with a letter or digit",
 				".filename: missing: the build file's path in the repository", ".github.owner: missing: the repository's owner", ".github.name: missing: the repository's name",

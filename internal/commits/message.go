@@ -26,6 +26,11 @@ type Message struct {
 	Breaking bool
 	// BreakingNotes are the texts of the BREAKING CHANGE footers, each on one line.
 	BreakingNotes []string
+	// ReleaseAs is the text of the last Release-As footer, which asks for a version, whether the first line follows the convention or not.
+	ReleaseAs string
+	// Reverts are the commits that the message takes back, as it names them: full ids or their first digits, in lower case. Git names one
+	// in a line of its own ("This reverts commit …"); the specification's example of a commit of type revert names several behind "Refs:".
+	Reverts []string
 }
 
 // Conventional reports whether the message follows the convention.
@@ -37,6 +42,12 @@ var (
 	// breakingToken begins the footer that announces a breaking change (rules 12 and 16). It is upper case, unlike all else (rule 15), and
 	// it stands at the start of a line, so that a bullet, a quotation or a sentence that speaks of breaking changes is none.
 	breakingToken = regexp.MustCompile(`^BREAKING[ -]CHANGE:(?: +(.*))?$`)
+	// releaseAs is the footer by which release-please and others let a commit ask for a version. Like all tokens but one it has no case.
+	releaseAs = regexp.MustCompile(`^(?i:release-as): +(\S+)$`)
+	// gitRevert is the line that git revert writes. For a merge it goes on: ", reversing changes made to …".
+	gitRevert   = regexp.MustCompile(`^This reverts commit ([0-9a-fA-F]{7,40})\b`)
+	refs        = regexp.MustCompile(`^(?i:refs): +(.*)$`)
+	abbreviated = regexp.MustCompile(`\b[0-9a-fA-F]{7,40}\b`)
 	// anyToken begins any footer, which ends the one before it (rules 8 to 10).
 	anyToken = regexp.MustCompile(`^(?:[A-Za-z][A-Za-z0-9-]*|BREAKING CHANGE)(?:: | #)`)
 )
@@ -44,18 +55,33 @@ var (
 // Parse reads a commit message. It never fails: a message that does not follow the convention has no type.
 func Parse(message string) Message {
 	first, rest, _ := strings.Cut(normalise(message), "\n")
-	m := header.FindStringSubmatch(first)
-	if m == nil {
-		return Message{Subject: strings.TrimSpace(first)}
+	var parsed Message
+	if m := header.FindStringSubmatch(first); m != nil {
+		notes := breakingNotes(rest)
+		parsed = Message{
+			Type:          strings.ToLower(m[1]),
+			Scope:         strings.TrimSpace(m[2]),
+			Subject:       strings.TrimSpace(m[4]),
+			Breaking:      m[3] != "" || len(notes) > 0,
+			BreakingNotes: notes,
+		}
+	} else {
+		parsed.Subject = strings.TrimSpace(first)
 	}
-	notes := breakingNotes(rest)
-	return Message{
-		Type:          strings.ToLower(m[1]),
-		Scope:         strings.TrimSpace(m[2]),
-		Subject:       strings.TrimSpace(m[4]),
-		Breaking:      m[3] != "" || len(notes) > 0,
-		BreakingNotes: notes,
+	for line := range strings.SplitSeq(rest, "\n") {
+		if m := releaseAs.FindStringSubmatch(line); m != nil {
+			parsed.ReleaseAs = m[1]
+		}
+		if m := gitRevert.FindStringSubmatch(line); m != nil {
+			parsed.Reverts = append(parsed.Reverts, strings.ToLower(m[1]))
+		}
+		if m := refs.FindStringSubmatch(line); m != nil && parsed.Type == "revert" {
+			for _, id := range abbreviated.FindAllString(m[1], -1) {
+				parsed.Reverts = append(parsed.Reverts, strings.ToLower(id))
+			}
+		}
 	}
+	return parsed
 }
 
 // normalise makes one text of the forms in which tools leave a message: line ends of other systems, a byte order mark, blank lines in

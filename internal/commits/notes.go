@@ -41,7 +41,8 @@ func (r Rules) sections() []section {
 }
 
 // Notes writes release notes in Markdown: a heading with the title, then the commits in their order, grouped by kind, breaking changes
-// first. Since names the release before and may be empty. Merges are left out: what they brought in has lines of its own.
+// first. Since names the release before and may be empty. Merges are left out: what they brought in has lines of its own. So are changes
+// that were taken back.
 //
 // Messages are anybody's text, and notes are shown where text acts: everything that could call a person, name an issue, close one, become
 // a link or an image or be read as HTML is defused, see [escape].
@@ -55,7 +56,7 @@ func Notes(title, since string, list []Commit, r Rules) string {
 	sections := r.sections()
 	left := 0
 	for _, c := range list {
-		if !c.Message.Conventional() && isMerge(c.Message.Subject) {
+		if c.Reverted || !c.Message.Conventional() && isMerge(c.Message.Subject) {
 			continue
 		}
 		i := slices.IndexFunc(sections, func(s section) bool { return s.holds(c.Message) })

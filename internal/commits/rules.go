@@ -55,18 +55,43 @@ func (r Rules) Bump(m Message) release.Bump {
 func (r Rules) BumpAll(list []Commit) release.Bump {
 	bump := release.None
 	for _, c := range list {
-		bump = max(bump, r.Bump(c.Message))
-	}
-	if len(list) > 0 {
-		bump = max(bump, r.Min)
+		if !c.Reverted {
+			bump = max(bump, r.Bump(c.Message), r.Min)
+		}
 	}
 	return bump
+}
+
+// Deciding returns the commits that raise as much as the whole range does; none when that is nothing, or when only Min raises it.
+func (r Rules) Deciding(list []Commit) []Commit {
+	bump := r.BumpAll(list)
+	var deciding []Commit
+	for _, c := range list {
+		if !c.Reverted && bump > release.None && r.Bump(c.Message) == bump {
+			deciding = append(deciding, c)
+		}
+	}
+	return deciding
+}
+
+// Unread returns the commits whose messages do not follow the convention, so that they release nothing whatever they change. Merges are
+// left out: what they brought in counts.
+func Unread(list []Commit) []Commit {
+	var unread []Commit
+	for _, c := range list {
+		if !c.Reverted && !c.Message.Conventional() && !isMerge(c.Message.Subject) {
+			unread = append(unread, c)
+		}
+	}
+	return unread
 }
 
 // Commit is a commit with the message it has.
 type Commit struct {
 	ID      ID
 	Message Message
+	// Reverted says that the commit and another of the same range undo each other, see [Cancel]. It raises nothing and is in no notes.
+	Reverted bool
 }
 
 // isMerge recognises the messages that git and hosting services write for merges. Nobody is asked to make them conventional.

@@ -163,14 +163,7 @@ func (r *reader) receive(ctx context.Context, s *memory.Storage, req *packp.Uplo
 		return err
 	}
 	defer func() { err = errors.Join(err, answer.Close()) }()
-	var pack io.Reader = answer
-	switch {
-	case req.Capabilities.Supports(capability.Sideband64k):
-		pack = sideband.NewDemuxer(sideband.Sideband64k, answer)
-	case req.Capabilities.Supports(capability.Sideband):
-		pack = sideband.NewDemuxer(sideband.Sideband, answer)
-	}
-	if err := packfile.UpdateObjectStorage(s, io.LimitReader(pack, maxPack)); err != nil {
+	if err := packfile.UpdateObjectStorage(s, io.LimitReader(demux(req, answer), maxPack)); err != nil {
 		return fmt.Errorf("unpacking: %w", err)
 	}
 	if len(answer.Shallows) > 0 {
@@ -181,6 +174,17 @@ func (r *reader) receive(ctx context.Context, s *memory.Storage, req *packp.Uplo
 		return s.SetShallow(append(known, answer.Shallows...))
 	}
 	return nil
+}
+
+// demux takes the pack out of an answer that carries what the server says on the side, too.
+func demux(req *packp.UploadPackRequest, answer io.Reader) io.Reader {
+	switch {
+	case req.Capabilities.Supports(capability.Sideband64k):
+		return sideband.NewDemuxer(sideband.Sideband64k, answer)
+	case req.Capabilities.Supports(capability.Sideband):
+		return sideband.NewDemuxer(sideband.Sideband, answer)
+	}
+	return answer
 }
 
 // verdict is what became of a push.

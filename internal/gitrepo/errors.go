@@ -175,6 +175,9 @@ func permanent(err error) bool {
 	if _, ok := errors.AsType[*MissingError](err); ok {
 		return true
 	}
+	if _, ok := errors.AsType[*HistoryError](err); ok {
+		return true
+	}
 	answer, ok := errors.AsType[*githttp.Err](err)
 	return ok && answer.StatusCode() < http.StatusInternalServerError && answer.StatusCode() != http.StatusTooManyRequests &&
 		answer.StatusCode() != http.StatusRequestTimeout

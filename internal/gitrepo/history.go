@@ -3,14 +3,13 @@ package gitrepo
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/storer"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/commits"
 )
@@ -24,6 +23,10 @@ type HistoryOptions struct {
 	// Commit is the full id of the commit whose history is wanted. When it is empty, the checkout's HEAD is meant; without a checkout,
 	// the remote's branch or tag below, or else its HEAD.
 	Commit, Branch, Tag string
+	// Base is the branch that a pull request wants to be merged into. When it is given, its history is read as well.
+	Base string
+	// Folders asks for what [History.Touching] needs.
+	Folders bool
 	// Match selects tags by their short names, such as v1.42.0. The names that it refuses cost nothing.
 	Match func(tag string) bool
 }
@@ -31,13 +34,22 @@ type HistoryOptions struct {
 // History is the complete history of one commit: a graph in memory, the tags of the repository, and the messages on demand.
 type History struct {
 	Head    commits.ID
+	Base    commits.ID // where the branch Base is; zero when none was asked for
 	Graph   *commits.Graph
 	Tags    []string // short names of the tags that Match selected, on any branch, sorted
 	Fetched bool     // the history did not come from the checkout alone
 	Notices []string // what the reader of a build log should know about where the history came from
 
-	store  storer.EncodedObjectStorer
+	store  *objects
 	hashes map[string]plumbing.Hash // by tag: the object that it points at, or what that peels to
+}
+
+// Close gives back the files that the history is read from. [History.Target], [History.Messages] and [History.Touching] need them.
+func (h *History) Close() error {
+	if h.store == nil {
+		return nil
+	}
+	return h.store.Close()
 }
 
 // HistoryError says why there is no history to work with, and what the reader can do.
@@ -62,8 +74,8 @@ const cureDepth = "set SOURCE_URL to the repository's https address, and GIT_TOK
 	"or run `git fetch --unshallow --tags --filter=tree:0 --no-recurse-submodules` in a step before this one"
 
 // ReadHistory returns the complete history of a commit. It reads the checkout when that holds all of it. Cloud Build's holds one commit and
-// no tags, and sometimes there is none at all; then commits are fetched into memory, without trees and files, in one request. A history
-// that has a hole is an error, never a short history: whoever counts from it would count from zero.
+// no tags, and sometimes there is none at all; then commits are fetched into memory, without folders and files, in one request. A history
+// that has a hole is an error, never a short history: whoever counts from it would count from zero. The caller closes the History.
 //
 // A checkout without a single matching tag may be one that was made without tags, so the remote's list of tags is asked before anybody
 // concludes that nothing was ever released.
@@ -73,104 +85,131 @@ func ReadHistory(ctx context.Context, o HistoryOptions) (*History, error) {
 	}
 	local, shortcoming := readCheckout(ctx, o)
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("reading the history of the checkout: %w", err)
+		return nil, errors.Join(fmt.Errorf("reading the history of the checkout: %w", err), local.Close())
 	}
 	if shortcoming == nil && len(local.Tags) > 0 {
 		return local.History, nil
 	}
+	if format, ok := errors.AsType[*FormatError](shortcoming); ok { // the remote cannot be otherwise
+		return nil, format.history()
+	}
 	remote, err := o.remote(local.origin)
-	switch {
-	case err != nil && shortcoming == nil && o.Remote.URL == "" && local.origin == "":
+	if err != nil && shortcoming == nil && o.Remote.URL == "" && local.origin == "" {
 		local.Notices = append(local.Notices, "the checkout has no release tags, and there is no remote that could have any")
 		return local.History, nil
+	}
+	if shortcoming != nil {
+		if err := local.Close(); err != nil {
+			return nil, fmt.Errorf("closing the checkout: %w", err)
+		}
+	}
+	switch {
 	case err != nil && shortcoming != nil:
 		return nil, &HistoryError{Err: fmt.Errorf("%w, and %w", shortcoming, err), Cure: cureDepth, Config: true}
 	case err != nil:
-		return nil, &HistoryError{Err: fmt.Errorf("the checkout has no release tags, and %w", err), Cure: cureDepth, Config: true}
+		return nil, errors.Join(&HistoryError{Err: fmt.Errorf("the checkout has no release tags, and %w", err), Cure: cureDepth, Config: true}, local.Close())
 	}
-	r, err := openRemote(ctx, remote)
+	if o.Commit == "" && shortcoming != nil && !local.Head.IsZero() { // the branch may have moved since the checkout was made
+		o.Commit = local.Head.String()
+	}
+	h := local.History
+	err = persist(ctx, func() error {
+		r, err := openRemote(ctx, remote)
+		if err != nil {
+			return err
+		}
+		if shortcoming == nil {
+			r.addTags(h, o)
+			return nil
+		}
+		h, err = r.history(ctx, o)
+		return err
+	})
 	if err != nil {
+		if shortcoming == nil {
+			err = errors.Join(err, local.Close())
+		}
 		return nil, err
 	}
-	if shortcoming == nil {
-		return r.addTags(local.History, o), nil
+	if shortcoming != nil {
+		h.Notices = append([]string{fmt.Sprintf("%s: fetched %d commits and the tags from %s", shortcoming, h.Graph.Len(), remote.URL)}, h.Notices...)
 	}
-	h, err := r.history(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	h.Notices = append([]string{fmt.Sprintf("%s: fetched %d commits and the tags from %s", shortcoming, h.Graph.Len(), remote.URL)}, h.Notices...)
 	return h, nil
 }
 
-// walk follows parents from head to the roots. It reports false when an object is missing.
-func walk(ctx context.Context, store storer.EncodedObjectStorer, head plumbing.Hash) (*commits.Graph, bool, error) {
-	var (
-		g     commits.Graph
-		buf   bytes.Buffer
-		stack = []plumbing.Hash{head}
-	)
+// walk follows parents from the heads to the roots. It reports false when an object is missing.
+func walk(ctx context.Context, store *objects, heads ...commits.ID) (*commits.Graph, bool, error) {
+	var g commits.Graph
+	stack := slices.Clone(heads)
 	for len(stack) > 0 {
-		hash := stack[len(stack)-1]
+		id := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
-		if g.Has(commits.ID(hash)) {
+		if g.Has(id) {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, false, err
 		}
-		err := readObject(store, plumbing.CommitObject, hash, &buf)
-		if errors.Is(err, plumbing.ErrObjectNotFound) {
+		raw, err := store.get(plumbing.CommitObject, plumbing.Hash(id))
+		if errors.Is(err, errMissing) {
 			return nil, false, nil
 		}
 		if err != nil {
-			return nil, false, fmt.Errorf("reading commit %s: %w", hash, err)
+			return nil, false, err
 		}
-		parents, time, _ := parseCommit(buf.Bytes())
-		g.Add(commits.ID(hash), parents, time)
-		for _, p := range slices.Backward(parents) { // so that the first parent is walked first
-			stack = append(stack, plumbing.Hash(p))
+		c := parseCommit(raw)
+		g.Add(id, c.parents, c.time)
+		for _, p := range slices.Backward(c.parents) { // so that the first parent is walked first
+			stack = append(stack, p)
 		}
 	}
 	return &g, true, nil
 }
 
-// readObject replaces buf's content by an object's.
-func readObject(store storer.EncodedObjectStorer, kind plumbing.ObjectType, hash plumbing.Hash, buf *bytes.Buffer) error {
-	buf.Reset()
-	obj, err := store.EncodedObject(kind, hash)
-	if err != nil {
-		return err
-	}
-	r, err := obj.Reader()
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(buf, r)
-	return errors.Join(err, r.Close())
+// commit is what is read of a commit object.
+type commit struct {
+	tree    commits.ID
+	parents []commits.ID
+	time    int64
+	message []byte
 }
 
 // parseCommit takes a commit object apart. It reads only what is needed, and forgives what it does not need: git itself reads commits
 // with broken names and times. A time that cannot be read is 0. (gitformat: headers, a blank line, the message; a header's further lines
 // begin with a blank.)
-func parseCommit(raw []byte) (parents []commits.ID, time int64, message []byte) {
+func parseCommit(raw []byte) commit {
+	var c commit
 	for {
 		line, rest, more := bytes.Cut(raw, []byte("\n"))
 		switch {
 		case len(line) == 0:
-			return parents, time, rest
+			c.message = rest
+			return c
+		case bytes.HasPrefix(line, []byte("tree ")):
+			c.tree, _ = parseID(line[len("tree "):])
 		case bytes.HasPrefix(line, []byte("parent ")):
-			if id, err := commits.ParseID(string(line[len("parent "):])); err == nil {
-				parents = append(parents, id)
+			if id, ok := parseID(line[len("parent "):]); ok {
+				c.parents = append(c.parents, id)
 			}
 		case bytes.HasPrefix(line, []byte("committer ")):
-			time = committerTime(line)
+			c.time = committerTime(line)
 		}
 		if !more {
-			return parents, time, nil
+			return c
 		}
 		raw = rest
 	}
+}
+
+// parseID is commits.ParseID for the many ids of a history: it makes no garbage.
+func parseID(hexadecimal []byte) (id commits.ID, ok bool) {
+	if len(hexadecimal) != hex.EncodedLen(len(id)) {
+		return id, false
+	}
+	if _, err := hex.Decode(id[:], hexadecimal); err != nil {
+		return commits.ID{}, false
+	}
+	return id, true
 }
 
 // committerTime reads the seconds of "committer NAME <MAIL> SECONDS ZONE".
@@ -193,33 +232,29 @@ func (h *History) Target(tag string) (commits.ID, bool, error) {
 	if !ok {
 		return commits.ID{}, false, nil
 	}
-	var buf bytes.Buffer
 	for range 100 { // nobody nests tags so deep; a loop cannot be made without breaking SHA-1
 		if h.Graph.Has(commits.ID(hash)) {
 			return commits.ID(hash), true, nil
 		}
-		obj, err := h.store.EncodedObject(plumbing.AnyObject, hash)
-		if errors.Is(err, plumbing.ErrObjectNotFound) {
+		obj, err := h.store.object(hash)
+		if errors.Is(err, errMissing) {
 			// After a fetch only this history is here. The remote has peeled the tag already, and what it peels to is elsewhere.
 			return commits.ID(hash), h.Fetched, nil
 		}
 		if err != nil {
 			return commits.ID{}, false, fmt.Errorf("reading tag %q: %w", tag, err)
 		}
-		switch obj.Type() {
+		switch obj.kind {
 		case plumbing.CommitObject:
 			return commits.ID(hash), true, nil
 		case plumbing.TagObject:
 		default:
 			return commits.ID{}, false, nil
 		}
-		if err := readObject(h.store, plumbing.TagObject, hash, &buf); err != nil {
-			return commits.ID{}, false, fmt.Errorf("reading tag %q: %w", tag, err)
-		}
-		target, _, _ := bytes.Cut(bytes.TrimPrefix(buf.Bytes(), []byte("object ")), []byte("\n"))
-		id, err := commits.ParseID(string(target))
-		if err != nil {
-			return commits.ID{}, false, fmt.Errorf("reading tag %q: its object: %w", tag, err)
+		target, _, _ := bytes.Cut(bytes.TrimPrefix(obj.data, []byte("object ")), []byte("\n"))
+		id, ok := parseID(target)
+		if !ok {
+			return commits.ID{}, false, fmt.Errorf("reading tag %q: it names no object", tag)
 		}
 		hash = plumbing.Hash(id)
 	}
@@ -229,13 +264,12 @@ func (h *History) Target(tag string) (commits.ID, bool, error) {
 // Messages returns the messages of the given commits, which must be in the graph, in the same order.
 func (h *History) Messages(ids []commits.ID) ([]string, error) {
 	list := make([]string, len(ids))
-	var buf bytes.Buffer
 	for i, id := range ids {
-		if err := readObject(h.store, plumbing.CommitObject, plumbing.Hash(id), &buf); err != nil {
+		raw, err := h.store.get(plumbing.CommitObject, plumbing.Hash(id))
+		if err != nil {
 			return nil, fmt.Errorf("reading the message of commit %s: %w", id, err)
 		}
-		_, _, message := parseCommit(buf.Bytes())
-		list[i] = string(message)
+		list[i] = string(parseCommit(raw).message)
 	}
 	return list, nil
 }

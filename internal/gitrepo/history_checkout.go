@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
+	"strings"
 
-	git "github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/storer"
 
@@ -22,85 +24,108 @@ type checkout struct {
 }
 
 // readCheckout reads the history in a folder's repository. The error is the reason why that history cannot be used, as the beginning of a
-// sentence; the origin is returned even then.
+// sentence; the origin and the head are returned even then, as far as they are known.
 func readCheckout(ctx context.Context, o HistoryOptions) (checkout, error) {
 	none := checkout{History: &History{}}
 	if o.Dir == "" {
 		return none, errors.New("there is no checkout")
 	}
-	repo, err := git.PlainOpenWithOptions(o.Dir, &git.PlainOpenOptions{DetectDotGit: true, EnableDotGitCommonDir: true})
-	if errors.Is(err, git.ErrRepositoryNotExists) {
+	repo, err := openRepository(o.Dir)
+	if errors.Is(err, errNoRepository) {
 		return none, fmt.Errorf("%s is not in a Git checkout", o.Dir)
 	}
-	if err != nil {
+	if repo == nil {
 		return none, fmt.Errorf("the checkout in %s cannot be opened (%w)", o.Dir, err)
 	}
-	c := checkout{History: &History{store: repo.Storer}, origin: originOf(repo)}
+	c := checkout{History: &History{store: repo.objects}, origin: originOf(repo.cfg)}
+	if err != nil {
+		return c, fmt.Errorf("the checkout in %s cannot be opened (%w)", o.Dir, err)
+	}
 	head, err := headOf(repo, o.Commit)
 	if err != nil {
 		return c, fmt.Errorf("the checkout in %s has no commit to start from (%w)", o.Dir, err)
 	}
-	// go-git would walk over the file that marks a shallow repository as if it were not there, and meet a missing object or not.
-	shallow, err := repo.Storer.Shallow()
+	c.Head = head
+	// Walking over the place where a shallow repository is cut off would meet a missing object or not.
+	shallow, err := repo.Shallow()
 	if err != nil {
 		return c, fmt.Errorf("the checkout in %s cannot be read (%w)", o.Dir, err)
 	}
 	if len(shallow) > 0 {
 		return c, fmt.Errorf("the checkout in %s is shallow", o.Dir)
 	}
-	graph, complete, err := walk(ctx, repo.Storer, head)
+	heads := []commits.ID{head}
+	if o.Base != "" {
+		if c.Base, err = baseOf(repo, o.Base); err != nil {
+			return c, fmt.Errorf("the checkout in %s does not hold the branch %s", o.Dir, o.Base)
+		}
+		heads = append(heads, c.Base)
+	}
+	if o.Folders && repo.lacksFolders() {
+		return c, fmt.Errorf("the checkout in %s does not hold the folders of the commits", o.Dir)
+	}
+	graph, complete, err := walk(ctx, repo.objects, heads...)
 	if err != nil {
 		return c, fmt.Errorf("the checkout in %s cannot be read (%w)", o.Dir, err)
 	}
 	if !complete {
 		return c, fmt.Errorf("the checkout in %s does not hold the whole history of commit %s", o.Dir, head)
 	}
-	c.Head, c.Graph = commits.ID(head), graph
+	c.Graph = graph
 	if c.hashes, err = tagsOf(repo, o.Match); err != nil {
 		return c, fmt.Errorf("the tags of the checkout in %s cannot be read (%w)", o.Dir, err)
 	}
-	for name := range c.hashes {
-		c.Tags = append(c.Tags, name)
-	}
-	slices.Sort(c.Tags)
+	c.Tags = slices.Sorted(maps.Keys(c.hashes))
 	return c, nil
 }
 
 // headOf returns the wanted commit, or what is checked out when none is named.
-func headOf(repo *git.Repository, wanted string) (plumbing.Hash, error) {
+func headOf(repo *repository, wanted string) (commits.ID, error) {
 	if wanted != "" {
-		id, err := commits.ParseID(wanted)
-		return plumbing.Hash(id), err
+		return commits.ParseID(wanted)
 	}
-	ref, err := repo.Head()
+	ref, err := storer.ResolveReference(repo, plumbing.HEAD)
 	if err != nil {
-		return plumbing.ZeroHash, err
+		return commits.ID{}, err
 	}
-	return ref.Hash(), nil
+	return commits.ID(ref.Hash()), nil
+}
+
+// baseOf returns where a branch of the remote is. A local branch is second best: in a checkout that a build made, it may be anything.
+func baseOf(repo *repository, branch string) (commits.ID, error) {
+	ref, err := storer.ResolveReference(repo, plumbing.NewRemoteReferenceName("origin", branch))
+	if err != nil {
+		ref, err = storer.ResolveReference(repo, plumbing.NewBranchReferenceName(branch))
+	}
+	if err != nil {
+		return commits.ID{}, err
+	}
+	return commits.ID(ref.Hash()), nil
 }
 
 // tagsOf lists the tags with what they point at. One pass over the references: asking for each by name would read packed-refs each time.
-func tagsOf(repo *git.Repository, match func(string) bool) (map[string]plumbing.Hash, error) {
-	refs, err := repo.Tags()
+func tagsOf(repo *repository, match func(string) bool) (map[string]plumbing.Hash, error) {
+	refs, err := repo.IterReferences()
 	if err != nil {
 		return nil, err
 	}
 	tags := map[string]plumbing.Hash{}
 	err = refs.ForEach(func(ref *plumbing.Reference) error {
-		name := ref.Name().Short()
-		if !match(name) {
+		name, ok := strings.CutPrefix(string(ref.Name()), tagRef)
+		if !ok || !match(name) {
 			return nil
 		}
 		if ref.Type() == plumbing.SymbolicReference {
-			if resolved, err := storer.ResolveReference(repo.Storer, ref.Name()); err == nil {
-				ref = resolved
-			} else {
-				ref = plumbing.NewHashReference(ref.Name(), plumbing.ZeroHash) // it leads nowhere
+			resolved, err := storer.ResolveReference(repo, ref.Name())
+			if errors.Is(err, plumbing.ErrReferenceNotFound) {
+				return nil // it leads nowhere, so it tags nothing
 			}
+			if err != nil {
+				return err
+			}
+			ref = resolved
 		}
-		if !ref.Hash().IsZero() {
-			tags[name] = ref.Hash()
-		}
+		tags[name] = ref.Hash()
 		return nil
 	})
 	return tags, err
@@ -108,9 +133,8 @@ func tagsOf(repo *git.Repository, match func(string) bool) (map[string]plumbing.
 
 // originOf returns the URL of the remote named origin. Credentials in it are left out: they would end up in messages, and whoever wants
 // them used gives them as variables.
-func originOf(repo *git.Repository) string {
-	cfg, err := repo.Config()
-	if err != nil || cfg.Remotes["origin"] == nil || len(cfg.Remotes["origin"].URLs) == 0 {
+func originOf(cfg *config.Config) string {
+	if cfg.Remotes["origin"] == nil || len(cfg.Remotes["origin"].URLs) == 0 {
 		return ""
 	}
 	raw := cfg.Remotes["origin"].URLs[0]

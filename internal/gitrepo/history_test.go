@@ -19,7 +19,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/go-git/go-git/v5/storage/memory"
+	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/commits"
@@ -167,6 +167,80 @@ func TestHistoryOfACompleteCheckoutIsReadWithoutANetwork(t *testing.T) {
 			runGit(t, dir, "pack-refs", "--all")
 			runGit(t, dir, "gc", "--quiet", "--aggressive")
 			return dir, head
+		}},
+		{"objects borrowed by an absolute path", func(t *testing.T) (string, string) {
+			dir := filepath.Join(t.TempDir(), "shared")
+			runGit(t, origin, "clone", "--quiet", "--shared", origin, dir)
+			return dir, ""
+		}},
+		{"objects borrowed by a relative path, from one that borrows itself", func(t *testing.T) (string, string) {
+			parent := t.TempDir()
+			first, second := filepath.Join(parent, "first"), filepath.Join(parent, "second")
+			runGit(t, parent, "clone", "--quiet", "--shared", origin, first)
+			runGit(t, parent, "clone", "--quiet", "--shared", first, second)
+			alternates := filepath.Join(second, ".git", "objects", "info", "alternates")
+			if err := os.WriteFile(alternates, []byte("# a cache\n../../../first/.git/objects\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			return second, ""
+		}},
+		{"a sparse checkout", func(t *testing.T) (string, string) {
+			dir := clone(t)
+			runGit(t, dir, "sparse-checkout", "set", "--cone", "deep")
+			if got := runGit(t, dir, "config", "extensions.worktreeConfig"); got != "true" {
+				t.Fatalf("extensions.worktreeConfig=%s", got)
+			}
+			return dir, ""
+		}},
+		{"an index of version 4", func(t *testing.T) (string, string) {
+			dir := clone(t)
+			runGit(t, dir, "update-index", "--index-version", "4")
+			return dir, ""
+		}},
+		{"a bare repository, by its path", func(t *testing.T) (string, string) { return clone(t, "--bare"), head }},
+		{"a folder inside a bare repository", func(t *testing.T) (string, string) {
+			return filepath.Join(clone(t, "--bare"), "refs", "heads"), head
+		}},
+		{"a repository of somebody else, with a root user reading", func(t *testing.T) (string, string) {
+			dir := clone(t)
+			err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+				return errors.Join(err, os.Lchown(path, 12345, 12345))
+			})
+			if err != nil && os.Geteuid() == 0 { // without being root, nobody can give a file away, and git would not mind either
+				t.Fatal(err)
+			}
+			return dir, ""
+		}},
+		{"a chain of commit-graphs that lacks a link", func(t *testing.T) (string, string) {
+			dir := clone(t)
+			runGit(t, dir, "commit-graph", "write", "--reachable", "--split=no-merge")
+			chain := filepath.Join(dir, ".git", "objects", "info", "commit-graphs")
+			graphs, err := filepath.Glob(filepath.Join(chain, "*.graph"))
+			if err != nil || len(graphs) == 0 {
+				t.Fatalf("graphs %q, %v", graphs, err)
+			}
+			for _, g := range graphs {
+				if err := os.Remove(g); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return dir, ""
+		}},
+		{"several packs and a multi-pack-index", func(t *testing.T) (string, string) {
+			dir := clone(t)
+			runGit(t, dir, "-c", "pack.packSizeLimit=1", "repack", "-q", "-a", "-d")
+			runGit(t, dir, "multi-pack-index", "write")
+			return dir, ""
+		}},
+		{"deltas that name their bases by id", func(t *testing.T) (string, string) {
+			dir := clone(t)
+			runGit(t, dir, "-c", "repack.useDeltaBaseOffset=false", "repack", "-q", "-a", "-d", "-f", "--window=50", "--depth=50")
+			return dir, ""
+		}},
+		{"a submodule's work tree, whose .git is a file", func(t *testing.T) (string, string) {
+			dir := t.TempDir()
+			runGit(t, dir, "clone", "--quiet", "--separate-git-dir", filepath.Join(dir, "elsewhere.git"), "file://"+origin, filepath.Join(dir, "tree"))
+			return filepath.Join(dir, "tree"), ""
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -319,9 +393,19 @@ func TestHistoryIsFetchedWhereTheCheckoutDoesNotHoldIt(t *testing.T) {
 			if strings.Contains(text, token) || strings.Contains(text, "hunter2") {
 				t.Errorf("a notice shows a credential: %s", text)
 			}
-			store := h.store.(*memory.Storage)
-			if files := len(store.Trees) + len(store.Blobs); (files > 0) != (tt.config[0] == "uploadpack.allowFilter") {
-				t.Errorf("%d trees and files were fetched", files)
+			store := h.store.packs[0]
+			if _, onDisk := store.in.r.(*os.File); onDisk != (tt.config[0] == "uploadpack.allowFilter") {
+				t.Errorf("read from a temporary file: %t", onDisk)
+			}
+			tree := plumbing.NewHash(runGit(t, origin, "rev-parse", head+"^{tree}"))
+			if _, ok := store.find(tree); ok {
+				t.Error("folders were indexed")
+			}
+			if err := h.Close(); err != nil {
+				t.Error(err)
+			}
+			if files, _ := filepath.Glob(filepath.Join(os.TempDir(), "history-*")); len(files) > 0 {
+				t.Errorf("left behind: %q", files)
 			}
 			if after := fingerprint(t, o.Dir); before != after {
 				t.Error("the checkout was written to")
@@ -472,6 +556,42 @@ func TestWithoutAWholeHistoryThereIsAnErrorThatNamesTheCure(t *testing.T) {
 		{"a server that is shallow itself", func(t *testing.T) HistoryOptions {
 			return HistoryOptions{Commit: head, Remote: Remote{URL: shallowURL}}
 		}, "does not hold the whole history", "not shallow", false},
+		{"a repository that names its objects by SHA-256", func(t *testing.T) HistoryOptions {
+			dir := t.TempDir()
+			runGit(t, dir, "init", "--quiet", "--template=", "--object-format=sha256")
+			runGit(t, dir, "commit", "--quiet", "--allow-empty", "-m", "feat: x")
+			return HistoryOptions{Dir: dir, Remote: authorized(url)}
+		}, "names its objects by SHA-256", "object-format=sha1", true},
+		{"a server whose repository names its objects by SHA-256", func(t *testing.T) HistoryOptions {
+			dir := t.TempDir()
+			runGit(t, dir, "init", "--quiet", "--template=", "--object-format=sha256", "--initial-branch=main")
+			runGit(t, dir, "commit", "--quiet", "--allow-empty", "-m", "feat: x")
+			runGit(t, dir, "clone", "--quiet", "--bare", dir, open.Dir("team/sha256"))
+			return HistoryOptions{Branch: "main", Remote: Remote{URL: open.URL() + "/team/sha256.git"}}
+		}, "names its objects by SHA-256", "object-format=sha1", true},
+		{"an extension that nobody knows", func(t *testing.T) HistoryOptions {
+			dir, _ := sample(t)
+			runGit(t, dir, "config", "core.repositoryformatversion", "1")
+			runGit(t, dir, "config", "extensions.fromTheFuture", "yes")
+			return HistoryOptions{Dir: dir}
+		}, "extension \"fromTheFuture\"", "SOURCE_URL", true},
+		{"a work tree that was copied without its repository", func(t *testing.T) HistoryOptions {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, ".git"), []byte("gitdir: /no/such/place\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			return HistoryOptions{Dir: dir}
+		}, "leads nowhere", "SOURCE_URL", true},
+		{"a pack that is cut off", func(t *testing.T) HistoryOptions {
+			dir := filepath.Join(t.TempDir(), "clone")
+			runGit(t, origin, "clone", "--quiet", "file://"+origin, dir)
+			runGit(t, dir, "remote", "remove", "origin")
+			packs, _ := filepath.Glob(filepath.Join(dir, ".git", "objects", "pack", "*.pack"))
+			if len(packs) != 1 || os.Chmod(packs[0], 0o644) != nil || os.Truncate(packs[0], 100) != nil {
+				t.Fatalf("packs %q", packs)
+			}
+			return HistoryOptions{Dir: dir}
+		}, "cannot be read", "SOURCE_URL", true},
 		{"a port where nobody listens", func(t *testing.T) HistoryOptions {
 			return HistoryOptions{Commit: head, Remote: authorized("http://127.0.0.1:1/team/app.git")}
 		}, "refused", "", false},
@@ -559,13 +679,13 @@ func TestParseCommitReadsWhatGitWrites(t *testing.T) {
 		{"a time beyond 64 bits", "tree " + a + "\nauthor A <a@x> 5 +0000\ncommitter C <c@x> 99999999999999999999 +0000\n\nm", nil, 0, "m"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			parents, time, message := parseCommit([]byte(tt.raw))
+			c := parseCommit([]byte(tt.raw))
 			var got []string
-			for _, p := range parents {
+			for _, p := range c.parents {
 				got = append(got, p.String())
 			}
-			if diff := cmp.Diff(tt.parents, got); diff != "" || time != tt.time || string(message) != tt.message {
-				t.Errorf("parents %q, time %d, message %q", got, time, message)
+			if diff := cmp.Diff(tt.parents, got); diff != "" || c.time != tt.time || string(c.message) != tt.message || c.tree.String() != a {
+				t.Errorf("tree %s, parents %q, time %d, message %q", c.tree, got, c.time, c.message)
 			}
 		})
 	}
@@ -576,11 +696,11 @@ func FuzzParseCommit(f *testing.F) {
 	f.Add([]byte("committer >\n\n"))
 	f.Add([]byte("\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		parents, _, message := parseCommit(raw)
-		if !bytes.HasSuffix(raw, message) {
-			t.Errorf("%q has the message %q", raw, message)
+		c := parseCommit(raw)
+		if !bytes.HasSuffix(raw, c.message) {
+			t.Errorf("%q has the message %q", raw, c.message)
 		}
-		for _, p := range parents {
+		for _, p := range c.parents {
 			if p == (commits.ID{}) && !bytes.Contains(raw, bytes.Repeat([]byte("0"), 40)) {
 				t.Errorf("%q has a parent from nowhere", raw)
 			}

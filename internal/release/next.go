@@ -83,6 +83,8 @@ type Request struct {
 	Initial Version
 	// ZeroMajor keeps breaking changes below v1.0.0 minor.
 	ZeroMajor bool
+	// Asked is the final release that a commit asks for by name; zero when none does. On a hotfix branch, its name counts for more.
+	Asked Version
 	// Pinned is the version that a hotfix branch is named for; zero on every other branch.
 	Pinned Version
 	// AllowFeatures lets a hotfix branch hold features.
@@ -115,6 +117,9 @@ func (l Lineage) Next(r Request) (Answer, error) {
 	if !r.Pinned.IsZero() {
 		return l.nextHotfix(r)
 	}
+	if !r.Asked.IsZero() {
+		return l.asked(r)
+	}
 	core := l.target(r)
 	if core.IsZero() || core == l.Base.Version {
 		return Answer{Reason: l.nothing(l.Base)}, nil
@@ -123,6 +128,26 @@ func (l Lineage) Next(r Request) (Answer, error) {
 	if newest := l.newestFinal(); l.Base.IsZero() && !newest.IsZero() {
 		a.Warnings = append(a.Warnings, fmt.Sprintf("%s exists, but no release is in the history of this commit, so counting begins at %s", newest, a.Version))
 	}
+	if r.Series == "" {
+		return a, nil
+	}
+	return l.candidate(r, a)
+}
+
+// asked returns the release that a commit asks for, or a candidate for it, where it can be given.
+func (l Lineage) asked(r Request) (Answer, error) {
+	const cure = "add a commit whose Release-As footer names a newer version that is free: the newest one counts"
+	newest := l.Base
+	if len(l.Candidates) > 0 {
+		newest = l.Candidates[0]
+	}
+	switch {
+	case l.Exists(r.Asked):
+		return refuse(cure, "a commit asks for %s, which exists already", r.Asked)
+	case r.Asked.Less(newest.Version):
+		return refuse(cure, "a commit asks for %s, which is older than %s, which this history holds", r.Asked, newest)
+	}
+	a := Answer{Version: r.Asked}
 	if r.Series == "" {
 		return a, nil
 	}
@@ -235,6 +260,12 @@ func (l Lineage) nextHotfix(r Request) (Answer, error) {
 		return Answer{Reason: l.nothing(base)}, nil
 	}
 	a := Answer{Version: want}
+	if r.Since == Minor {
+		a.Warnings = append(a.Warnings, fmt.Sprintf("the hotfix branch of %s holds a feature since %s", want, base))
+	}
+	if !r.Asked.IsZero() && r.Asked != want {
+		a.Warnings = append(a.Warnings, fmt.Sprintf("a commit asks for %s, and the branch is named for %s, which counts", r.Asked, want))
+	}
 	if step := Between(base.Version, want); step != Patch {
 		a.Warnings = append(a.Warnings, fmt.Sprintf("the branch is named for %s, a %s release after %s; a hotfix raises the last number", want, step, base))
 	}

@@ -152,7 +152,7 @@ func TestNextOnAHotfixBranch(t *testing.T) {
 		{"a candidate of the trunk was merged into it", "v1.42.1 v2.0.0-rc.1", "v1.42.2", Request{Since: Patch}, "", "holds v2.0.0-rc.1", true},
 		{"no release in its history", "v1.42.1=elsewhere", "v1.42.2", Request{Since: Patch}, "", "no release in its history", true},
 		{"a feature", "v1.42.1", "v1.42.2", Request{Since: Minor}, "", "a feature since v1.42.1", true},
-		{"a feature that is allowed", "v1.42.1", "v1.42.2", Request{Since: Minor, AllowFeatures: true}, "v1.42.2", "", false},
+		{"a feature that is allowed", "v1.42.1", "v1.42.2", Request{Since: Minor, AllowFeatures: true}, "v1.42.2", "holds a feature since v1.42.1", false},
 		{"a breaking change", "v1.42.1", "v1.42.2", Request{Since: Major}, "", "a breaking change since v1.42.1", true},
 		{"a breaking change where features are allowed", "v1.42.1", "v1.42.2", Request{Since: Major, AllowFeatures: true}, "", "a breaking change", true},
 		{"a branch for a minor release", "v1.42.1", "v1.43.0", Request{Since: Patch}, "v1.43.0", "a minor release after v1.42.1", false},
@@ -191,6 +191,39 @@ func TestACandidateOlderThanAnOpenOneIsRefused(t *testing.T) {
 }
 
 // Whatever exists and wherever, an answer is new, newer than the base, and the same when asked again.
+func TestACommitMayAskForAVersion(t *testing.T) {
+	v := func(s string) Version { return mustParse(t, s) }
+	for _, tt := range []struct {
+		name, existing string
+		r              Request
+		want, says     string // want empty: refused
+	}{
+		{"larger than the commits ask for", "v1.42.1", Request{Since: Patch, Asked: v("v2.0.0")}, "v2.0.0", ""},
+		{"smaller than the commits ask for", "v1.42.1", Request{Since: Major, Asked: v("v1.43.0")}, "v1.43.0", ""},
+		{"where no commit releases anything", "v1.42.1", Request{Since: None, Asked: v("v1.42.2")}, "v1.42.2", ""},
+		{"the first release", "", Request{Since: Patch, Asked: v("v1.0.0")}, "v1.0.0", ""},
+		{"a gap", "v1.42.1", Request{Since: Patch, Asked: v("v7.0.0")}, "v7.0.0", ""},
+		{"as a candidate", "v1.42.1", Request{Since: Patch, Fresh: Patch, Series: "rc", Asked: v("v2.0.0")}, "v2.0.0-rc.1", ""},
+		{"as the next candidate", "v1.42.1 v2.0.0-rc.1", Request{Since: Patch, Fresh: Patch, Series: "rc", Asked: v("v2.0.0")}, "v2.0.0-rc.2", ""},
+		{"one that exists elsewhere", "v1.42.1 v2.0.0=elsewhere", Request{Since: Patch, Asked: v("v2.0.0")}, "", "exists already"},
+		{"one that is older", "v1.42.1", Request{Since: Patch, Asked: v("v1.42.0")}, "", "older than v1.42.1"},
+		{"one that is older than an open candidate", "v1.42.1 v3.0.0-rc.1", Request{Since: Patch, Asked: v("v2.0.0")}, "", "older than v3.0.0-rc.1"},
+		{"on a hotfix branch, whose name counts", "v1.42.1", Request{Since: Patch, Asked: v("v2.0.0"), Pinned: v("v1.42.2")}, "v1.42.2", "named for v1.42.2, which counts"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l, _ := lineage(t, tt.existing)
+			a, err := l.Next(tt.r)
+			text := strings.Join(a.Warnings, "\n")
+			if err != nil {
+				text = err.Error()
+			}
+			if a.Version.String() != tt.want || (err == nil) != (tt.want != "") || !strings.Contains(text, tt.says) {
+				t.Errorf("got %s, %s", a.Version, text)
+			}
+		})
+	}
+}
+
 func TestNextNeverGivesAVersionThatExists(t *testing.T) {
 	pool := []string{
 		"v0.1.0", "v0.1.1", "v0.2.0", "v0.2.0-rc.1", "v1.0.0", "v1.0.0-rc.1", "v1.0.0-rc.2", "v1.0.1", "v1.1.0", "v1.1.0-rc.1", "v1.1.0-beta.1", "v2.0.0", "v2.0.0-rc.1", "v3.0.0",

@@ -66,6 +66,9 @@ func status(err error) Status {
 	return ""
 }
 
+// CodeOf returns the code that a program ends with when its Run returns err, for tests that call Run themselves.
+func CodeOf(err error) int { return exitCode(err) }
+
 func exitCode(err error) int {
 	if err == nil {
 		return ExitDone

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +22,7 @@ type In struct {
 	SourceDir      string                `env:"SOURCE_DIR" default:"." doc:"folder of the checkout; it is only read"`
 	SourceURL      step.GitURL           `env:"SOURCE_URL" type:"url" doc:"https URL to fetch commits and tags from when the checkout lacks them; the checkout's origin when unset"`
 	TagPrefix      string                `env:"TAG_PREFIX" doc:"what stands before the version in release tags, such as backend/ in a monorepo"`
+	Paths          []string              `env:"PATHS" doc:"only commits that change something in these folders or files count, from the root of the repository: backend, go.mod"`
 	MainBranch     string                `env:"MAIN_BRANCH" default:"main" doc:"the branch whose builds have tags that staging selects"`
 	HotfixBranch   release.HotfixPattern `env:"HOTFIX_BRANCH" type:"pattern" default:"^release-(v[0-9]+\\.[0-9]+\\.[0-9]+)(-.*)?$" doc:"regular expression of the hotfix branches' whole names; its first group is the version"`
 	AllowFeatures  bool                  `env:"ALLOW_FEATURES" default:"false" doc:"let a hotfix branch hold features"`
@@ -28,9 +31,16 @@ type In struct {
 	MinorTypes     []string              `env:"MINOR_TYPES" default:"feat" doc:"types of commits that raise the minor number"`
 	PatchTypes     []string              `env:"PATCH_TYPES" default:"fix,chore,perf,revert" doc:"types of commits that raise the patch number; other types raise nothing"`
 	MinBump        release.Bump          `env:"MIN_BUMP" default:"none" oneof:"none,patch" doc:"what any commit raises at least"`
+	ReleaseAs      bool                  `env:"RELEASE_AS" default:"false" doc:"let the footer Release-As: 2.0.0 of a commit ask for the version"`
+	Reverts        bool                  `env:"REVERTS" default:"false" doc:"let a commit that takes another one back cancel it, so that both raise nothing"`
 	ZeroMajor      bool                  `env:"ZERO_MAJOR" default:"false" doc:"keep breaking changes minor while the version is below v1.0.0"`
 	Timestamp      string                `env:"TIMESTAMP" default:"commit" oneof:"commit,build" doc:"what the time in the build tag is: the commit's, corrected for skewed clocks, or the clock of this build"`
 	SHALength      int                   `env:"SHA_LENGTH" default:"12" doc:"digits of the commit id in the build tag, 7 to 40"`
+	PRNumber       int                   `env:"PR_NUMBER" default:"0" doc:"number of the pull request that is built; Cloud Build sets _PR_NUMBER, _HEAD_BRANCH and _BASE_BRANCH"`
+	HeadBranch     string                `env:"HEAD_BRANCH" doc:"branch of the pull request"`
+	BaseBranch     string                `env:"BASE_BRANCH" doc:"branch that the pull request wants to be merged into; MAIN_BRANCH when unset"`
+	PRTitle        string                `env:"PR_TITLE" doc:"title of the pull request, which becomes the message when it is squashed; Cloud Build does not set it"`
+	Lint           string                `env:"LINT" default:"warn" oneof:"warn,title,refuse" doc:"what to do on a pull request about messages that are no conventional commits: warn, refuse those of the title, or refuse those of the commits, too"`
 	OnNothing      string                `env:"ON_NOTHING" default:"ok" oneof:"ok,refuse" doc:"what to do when there is nothing to release"`
 }
 
@@ -59,11 +69,29 @@ func (in In) Check(f *step.Faults) {
 	if in.SHALength < 7 || in.SHALength > 40 {
 		f.Add("SHA_LENGTH", "%d is out of range: want 7 to 40", in.SHALength)
 	}
-	if in.BranchName != in.MainBranch {
-		if _, _, err := in.HotfixBranch.Version(in.BranchName); err != nil {
-			f.Add("BRANCH_NAME", "is wrong: %v", err)
+	for _, path := range in.Paths {
+		if clean := cleanPath(path); !fs.ValidPath(clean) || clean == "." || strings.ContainsAny(clean, "*?[\\") {
+			f.Add("PATHS", "%q is not a folder or file below the root of the repository: write it without wildcards, such as services/backend", path)
 		}
 	}
+	if in.PRNumber < 0 {
+		f.Add("PR_NUMBER", "%d is not the number of a pull request", in.PRNumber)
+	}
+	if in.PRNumber > 0 && in.TagName != "" {
+		f.Add("PR_NUMBER", "conflicts with TAG_NAME: a build is of a pull request or of a tag, never of both")
+	}
+	variable, branch := in.pinning()
+	if branch != in.MainBranch {
+		if _, _, err := in.HotfixBranch.Version(branch); err != nil {
+			f.Add(variable, "is wrong: %v", err)
+		}
+	}
+}
+
+// cleanPath takes away what people write round a path: ./backend/ and backend/** are backend.
+func cleanPath(path string) string {
+	path = strings.TrimPrefix(strings.TrimSpace(path), "./")
+	return strings.TrimSuffix(strings.TrimSuffix(path, "/**"), "/")
 }
 
 // Out is what the history says.
@@ -76,7 +104,9 @@ type Out struct {
 	Commit    string          `json:"commit" doc:"the commit that is built"`
 	Branch    string          `json:"branch" doc:"the branch that is built; empty on a tag build"`
 	Timestamp int64           `json:"timestamp" doc:"the time in the build tag, in seconds since 1970"`
-	Commits   []Change        `json:"commits" doc:"the commits since previous, newest first"`
+	Commits   []Change        `json:"commits" doc:"the commits since previous, newest first; of those that PATHS selects"`
+	DecidedBy []string        `json:"decided_by" doc:"the commits that raise as much as bump says"`
+	Warnings  []string        `json:"warnings" doc:"what a reader should know all the same"`
 	Notes     string          `json:"notes" doc:"file beside this one with release notes in Markdown"`
 }
 
@@ -87,6 +117,7 @@ type Change struct {
 	Scope    string `json:"scope"`
 	Breaking bool   `json:"breaking"`
 	Subject  string `json:"subject"`
+	Reverted bool   `json:"reverted,omitempty"`
 }
 
 // Result is the version, or nothing.
@@ -109,10 +140,30 @@ memory (commits and the list of tags, no files); the checkout is never written t
 | ` + "`main`" + ` | the next one, or the next candidate with ` + "`PRERELEASE=rc`" + ` | ` + "`main-4f2a91c03b7d-1764000000`" + ` |
 | ` + "`release-v1.42.2`" + ` | that of its name, when it is free and the commits only correct | ` + "`release-v1.42.2-4f2a91c03b7d-1764000000`" + ` |
 | another branch | as on ` + "`main`" + ` | the branch's name in front; it never begins with ` + "`main-`" + ` and is never a version |
+| a pull request | what comes next when it is merged | ` + "`pr-7-4f2a91c03b7d-1764000000`" + ` |
 | a tag ` + "`v2.0.0`" + ` | the tag, when its history allows it | that of ` + "`main`" + `, under which the image to promote is found |
 
 The time in a build tag is the commit's, raised where clocks were wrong so that it grows with every commit of a branch. A commit built again
 has the same tag.
+
+On a pull request (` + "`_PR_NUMBER`, `_HEAD_BRANCH`, `_BASE_BRANCH`" + `) the messages of its commits are checked, and its title where ` + "`PR_TITLE`" + ` gives it.
+What is no conventional commit is a warning, and with ` + "`LINT=refuse`" + ` (or ` + "`LINT=title`" + `, where pull requests are squashed) it is refused.
+
+In a monorepo each component has tags of its own and counts the commits that touch it. Several fit into one build when each leaves its results
+in a place of its own:
+
+` + "```yaml" + `
+- id: version-backend
+  name: $_STEPS/compute-version
+  env: [TAG_PREFIX=backend/, 'PATHS=backend,go.mod', HANDOVER_DIR=/workspace/.release/backend]
+  secretEnv: [GIT_TOKEN]
+- id: version-frontend
+  name: $_STEPS/compute-version
+  env: [TAG_PREFIX=frontend/, PATHS=frontend, HANDOVER_DIR=/workspace/.release/frontend]
+  secretEnv: [GIT_TOKEN]
+` + "```" + `
+
+Otherwise:
 
 ` + "```yaml" + `
 - id: version
@@ -121,27 +172,23 @@ has the same tag.
 ` + "```",
 }
 
-func run(ctx context.Context, b *step.Build, in In) (Out, error) {
+func run(ctx context.Context, b *step.Build, in In) (_ Out, err error) {
 	ev, err := in.event()
 	if err != nil {
 		return Out{}, err
 	}
-	history, err := gitrepo.ReadHistory(ctx, gitrepo.HistoryOptions{
-		Dir:    in.SourceDir,
-		Remote: gitrepo.Remote{URL: in.SourceURL.String(), Username: in.GitUsername, Token: in.GitToken},
-		Commit: in.CommitSHA, Branch: in.BranchName, Tag: in.TagName,
-		Match: in.isRelease,
-	})
+	history, err := gitrepo.ReadHistory(ctx, in.wanted(ev))
 	if none, ok := errors.AsType[*gitrepo.HistoryError](err); ok && none.Config {
 		if !ev.tag.IsZero() { // the version of a tag is known without any history
 			b.Log.Warn("the tag was not checked against its history: "+err.Error(), "advice", none.Cure)
-			return Out{Version: ev.tag, Channel: ev.tag.Channel(), Commit: in.CommitSHA, Commits: []Change{}}, nil
+			return Out{Version: ev.tag, Channel: ev.tag.Channel(), Commit: in.CommitSHA, Commits: []Change{}, DecidedBy: []string{}, Warnings: []string{}}, nil
 		}
 		return Out{}, step.Misconfigured(none.Cure, "the history cannot be read: %w", err)
 	}
 	if err != nil {
 		return Out{}, err
 	}
+	defer func() { err = errors.Join(err, history.Close()) }()
 	for _, notice := range history.Notices {
 		b.Log.Info(notice)
 	}
@@ -150,8 +197,9 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 		return Out{}, err
 	}
 	answer, refusal := in.decide(ev, past)
-	for _, warning := range answer.Warnings {
-		b.Log.Warn(warning)
+	faults, err := in.lint(history, ev)
+	if err != nil {
+		return Out{}, err
 	}
 
 	out := Out{
@@ -163,6 +211,8 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 		Branch:    in.BranchName,
 		Timestamp: history.Graph.Time(history.Head),
 		Commits:   changes(past.since),
+		DecidedBy: deciding(in.rules(), past.since),
+		Warnings:  slices.Concat([]string{}, answer.Warnings, in.unread(ev, past), in.lintWarnings(faults, ev, past)),
 	}
 	if in.Timestamp == "build" {
 		out.Timestamp = time.Now().Unix()
@@ -170,11 +220,17 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	if out.BuildTag, err = in.buildTag(ev, out); err != nil {
 		return Out{}, err
 	}
+	for _, warning := range out.Warnings {
+		b.Log.Warn(warning)
+	}
 	if out.BuildTag == "" && ev.tag.IsZero() {
 		b.Log.Warn("BRANCH_NAME is not set, so there is no build tag")
 	}
 	if refused, ok := errors.AsType[*release.Refusal](refusal); ok {
 		return out, step.Refuse(refused.Cure, "%w", refused)
+	}
+	if refusal != nil {
+		return out, refusal
 	}
 	path, err := b.WriteFile("compute-version.notes.md", []byte(notes(out, past, in.rules())))
 	if err != nil {
@@ -182,6 +238,9 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	}
 	if path != "" {
 		out.Notes = filepath.Base(path)
+	}
+	if err := in.refuseFaults(faults); err != nil {
+		return out, err
 	}
 	if out.Version.IsZero() && in.OnNothing == "refuse" {
 		return out, step.Refuse("set ON_NOTHING=ok if that is intended", "there is nothing to release: %s", answer.Reason)

@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 			{"GIT_CONFIG_KEY_1", "init.defaultBranch"}, {"GIT_CONFIG_VALUE_1", "main"},
 			{"GIT_AUTHOR_NAME", "A"}, {"GIT_AUTHOR_EMAIL", "a@example.com"}, {"GIT_AUTHOR_DATE", "1764000000 +0000"},
 			{"GIT_COMMITTER_NAME", "C"}, {"GIT_COMMITTER_EMAIL", "c@example.com"}, {"GIT_COMMITTER_DATE", "1764000000 +0000"},
-			{"BARE", server.Dir("team/backend")}, {"URL", url}, {"TOKEN", token},
+			{"BARE", server.Dir("team/backend")}, {"NL", "\n"}, {"URL", url}, {"TOKEN", token},
 			{"HANDOVER_DIR", filepath.Join(env.WorkDir, ".release")},
 		} {
 			env.Setenv(variable[0], variable[1])
