@@ -8,9 +8,9 @@ import (
 	"net/url"
 	"slices"
 
-	git "github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/storer"
+	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/commits"
 )
@@ -28,27 +28,27 @@ func readCheckout(ctx context.Context, o HistoryOptions) (checkout, error) {
 	if o.Dir == "" {
 		return none, errors.New("there is no checkout")
 	}
-	repo, err := git.PlainOpenWithOptions(o.Dir, &git.PlainOpenOptions{DetectDotGit: true, EnableDotGitCommonDir: true})
-	if errors.Is(err, git.ErrRepositoryNotExists) {
+	store, err := openCheckout(o.Dir)
+	if errors.Is(err, errNoCheckout) {
 		return none, fmt.Errorf("%s is not in a Git checkout", o.Dir)
 	}
 	if err != nil {
 		return none, fmt.Errorf("the checkout in %s cannot be opened (%w)", o.Dir, err)
 	}
-	c := checkout{History: &History{store: repo.Storer}, origin: originOf(repo)}
-	head, err := headOf(repo, o.Commit)
+	c := checkout{History: &History{store: store}, origin: originOf(store)}
+	head, err := headOf(store, o.Commit)
 	if err != nil {
 		return c, fmt.Errorf("the checkout in %s has no commit to start from (%w)", o.Dir, err)
 	}
 	// go-git would walk over the file that marks a shallow repository as if it were not there, and meet a missing object or not.
-	shallow, err := repo.Storer.Shallow()
+	shallow, err := store.Shallow()
 	if err != nil {
 		return c, fmt.Errorf("the checkout in %s cannot be read (%w)", o.Dir, err)
 	}
 	if len(shallow) > 0 {
 		return c, fmt.Errorf("the checkout in %s is shallow", o.Dir)
 	}
-	graph, complete, err := walk(ctx, repo.Storer, head)
+	graph, complete, err := walk(ctx, store, head)
 	if err != nil {
 		return c, fmt.Errorf("the checkout in %s cannot be read (%w)", o.Dir, err)
 	}
@@ -56,7 +56,7 @@ func readCheckout(ctx context.Context, o HistoryOptions) (checkout, error) {
 		return c, fmt.Errorf("the checkout in %s does not hold the whole history of commit %s", o.Dir, head)
 	}
 	c.Head, c.Graph = commits.ID(head), graph
-	if c.hashes, err = tagsOf(repo, o.Match); err != nil {
+	if c.hashes, err = tagsOf(store, o.Match); err != nil {
 		return c, fmt.Errorf("the tags of the checkout in %s cannot be read (%w)", o.Dir, err)
 	}
 	for name := range c.hashes {
@@ -67,12 +67,12 @@ func readCheckout(ctx context.Context, o HistoryOptions) (checkout, error) {
 }
 
 // headOf returns the wanted commit, or what is checked out when none is named.
-func headOf(repo *git.Repository, wanted string) (plumbing.Hash, error) {
+func headOf(store *filesystem.Storage, wanted string) (plumbing.Hash, error) {
 	if wanted != "" {
 		id, err := commits.ParseID(wanted)
 		return plumbing.Hash(id), err
 	}
-	ref, err := repo.Head()
+	ref, err := storer.ResolveReference(store, plumbing.HEAD)
 	if err != nil {
 		return plumbing.ZeroHash, err
 	}
@@ -80,19 +80,19 @@ func headOf(repo *git.Repository, wanted string) (plumbing.Hash, error) {
 }
 
 // tagsOf lists the tags with what they point at. One pass over the references: asking for each by name would read packed-refs each time.
-func tagsOf(repo *git.Repository, match func(string) bool) (map[string]plumbing.Hash, error) {
-	refs, err := repo.Tags()
+func tagsOf(store *filesystem.Storage, match func(string) bool) (map[string]plumbing.Hash, error) {
+	refs, err := store.IterReferences()
 	if err != nil {
 		return nil, err
 	}
 	tags := map[string]plumbing.Hash{}
 	err = refs.ForEach(func(ref *plumbing.Reference) error {
 		name := ref.Name().Short()
-		if !match(name) {
+		if !ref.Name().IsTag() || !match(name) {
 			return nil
 		}
 		if ref.Type() == plumbing.SymbolicReference {
-			if resolved, err := storer.ResolveReference(repo.Storer, ref.Name()); err == nil {
+			if resolved, err := storer.ResolveReference(store, ref.Name()); err == nil {
 				ref = resolved
 			} else {
 				ref = plumbing.NewHashReference(ref.Name(), plumbing.ZeroHash) // it leads nowhere
@@ -108,8 +108,8 @@ func tagsOf(repo *git.Repository, match func(string) bool) (map[string]plumbing.
 
 // originOf returns the URL of the remote named origin. Credentials in it are left out: they would end up in messages, and whoever wants
 // them used gives them as variables.
-func originOf(repo *git.Repository) string {
-	cfg, err := repo.Config()
+func originOf(store *filesystem.Storage) string {
+	cfg, err := store.Config()
 	if err != nil || cfg.Remotes["origin"] == nil || len(cfg.Remotes["origin"].URLs) == 0 {
 		return ""
 	}
