@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"math/big"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
@@ -23,6 +24,23 @@ import (
 type Repository struct {
 	Namespace, Name string
 	Image           string // spec.image: host/path, without a tag
+	Suspended       bool   // spec.suspend: its tags are not to be listed
+
+	exclude []*regexp.Regexp // spec.exclusionList
+}
+
+// ID is namespace:name.
+func (r Repository) ID() string { return r.Namespace + ":" + r.Name }
+
+// Keep returns the tags that the repository's exclusion list lets through, in their order.
+func (r Repository) Keep(tags []string) []string {
+	var kept []string
+	for _, tag := range tags {
+		if !slices.ContainsFunc(r.exclude, func(x *regexp.Regexp) bool { return x.MatchString(tag) }) {
+			kept = append(kept, tag)
+		}
+	}
+	return kept
 }
 
 // Policy is an ImagePolicy.
@@ -32,6 +50,7 @@ type Policy struct {
 	RepositoryNamespace, RepositoryName string
 	Suspended                           bool // spec.suspend: its markers are not to be changed
 	ReflectsDigest                      bool // spec.digestReflectionPolicy is IfNotPresent or Always: references get @digest
+	RefreshesDigest                     bool // it is Always: the digest follows a tag that moves
 
 	filter  *regexp.Regexp // spec.filterTags.pattern; nil admits all
 	extract string         // spec.filterTags.extract: template for the part of the tag that is compared; empty: all of it
@@ -78,29 +97,59 @@ func (p Policy) Compare(a, b string) (int, error) {
 // ErrNoTag says that a policy admits none of the tags.
 var ErrNoTag = errors.New("no tag matches the policy")
 
-// Latest returns the newest of the tags that the policy admits.
-func (p Policy) Latest(tags []string) (string, error) {
-	latest := ""
+// Choice is what a policy chooses from a list of tags.
+type Choice struct {
+	Tag      string
+	Equal    []string // the other tags that the policy finds equal to Tag, sorted: of all these, Tag's text sorts first
+	Admitted int      // how many tags of the list qualify
+}
+
+// Choose returns the newest of the tags that the policy admits, whatever their order. The error is [ErrNoTag] when there is none.
+func (p Policy) Choose(tags []string) (Choice, error) {
+	var c Choice
 	for _, tag := range tags {
 		if ok, _ := p.Admits(tag); !ok {
 			continue
 		}
-		if latest == "" {
-			latest = tag
+		c.Admitted++
+		if c.Admitted == 1 {
+			c.Tag = tag
 			continue
 		}
-		newer, err := p.Compare(tag, latest)
+		newer, err := p.Compare(tag, c.Tag)
+		switch {
+		case err != nil:
+			return Choice{}, err
+		case newer > 0:
+			c.Tag, c.Equal = tag, nil
+		case newer == 0 && tag < c.Tag:
+			c.Tag, c.Equal = tag, append(c.Equal, c.Tag)
+		case newer == 0 && tag != c.Tag:
+			c.Equal = append(c.Equal, tag)
+		}
+	}
+	if c.Admitted == 0 {
+		return c, ErrNoTag
+	}
+	slices.Sort(c.Equal)
+	c.Equal = slices.Compact(c.Equal)
+	return c, nil
+}
+
+// Prerelease reports whether the policy takes a tag for a pre-release: a version with a suffix, where it orders by versions; elsewhere only
+// the tag of a release candidate as this suite writes it (v1.2.3-rc.1), because a suffix means nothing to the other orders.
+func (p Policy) Prerelease(tag string) bool {
+	if v, ok := p.order.(versions); ok {
+		value, err := p.value(tag)
 		if err != nil {
-			return "", err
+			value = tag
 		}
-		if newer > 0 || newer == 0 && tag < latest {
-			latest = tag
+		if parsed, err := v.parse(value); err == nil {
+			return parsed.Prerelease() != ""
 		}
 	}
-	if latest == "" {
-		return "", ErrNoTag
-	}
-	return latest, nil
+	v, err := semver.StrictNewVersion(strings.TrimPrefix(tag, "v"))
+	return err == nil && strings.HasPrefix(tag, "v") && v.Prerelease() != ""
 }
 
 // value applies the filter to a tag and returns the part that is compared.

@@ -65,7 +65,7 @@ func TestAdmits(t *testing.T) {
 	}
 }
 
-func TestLatest(t *testing.T) {
+func TestChoose(t *testing.T) {
 	for _, tt := range []struct {
 		name, spec, want string
 		tags             []string
@@ -86,13 +86,13 @@ func TestLatest(t *testing.T) {
 		{"with -0 it does not", "  policy: {semver: {range: '>=1.0.0-0 <2.0.0-0'}}\n", "v1.1.0", []string{"v1.1.0", "v2.0.0-rc.10", "v2.0.0"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got, err := parsePolicy(t, tt.spec).Latest(tt.tags); err != nil || got != tt.want {
-				t.Errorf("got %q (%v), want %q", got, err, tt.want)
+			if got, err := parsePolicy(t, tt.spec).Choose(tt.tags); err != nil || got.Tag != tt.want {
+				t.Errorf("got %q (%v), want %q", got.Tag, err, tt.want)
 			}
 		})
 	}
-	if got, err := parsePolicy(t, finals).Latest([]string{"v1.0.0-rc.1", "latest"}); !errors.Is(err, ErrNoTag) {
-		t.Errorf("got %q (%v)", got, err)
+	if got, err := parsePolicy(t, finals).Choose([]string{"v1.0.0-rc.1", "latest"}); !errors.Is(err, ErrNoTag) {
+		t.Errorf("got %q (%v)", got.Tag, err)
 	}
 }
 
@@ -224,6 +224,8 @@ func TestTwoFilesMayDefineOneObjectOnlyAlike(t *testing.T) {
 		"another order":      {object("ImagePolicy", "p", "{imageRepositoryRef: {name: r}, policy: {numerical: {order: desc}}}"), "differently"},
 		"another filter":     {object("ImagePolicy", "p", strings.Replace(one, "policy", "filterTags: {pattern: x}, policy", 1)), "differently"},
 		"suspended":          {object("ImagePolicy", "p", strings.Replace(one, "policy", "suspend: true, policy", 1)), "differently"},
+		"another exclusion":  {object("ImageRepository", "r", "{image: host/r, exclusionList: [x]}"), "ImageRepository flux-system/r is defined twice"},
+		"refreshed digests":  {object("ImagePolicy", "p", strings.Replace(one, "policy", "digestReflectionPolicy: Always, policy", 1)), "differently"},
 		"another image":      {object("ImageRepository", "r", "{image: host/other}"), "ImageRepository flux-system/r is defined twice, differently"},
 		"another repository": {object("ImagePolicy", "p", strings.Replace(one, "name: r", "name: s", 1)), "differently"},
 	} {
