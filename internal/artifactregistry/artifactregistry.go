@@ -76,6 +76,9 @@ func isLoopback(host string) bool {
 	return host == "localhost" || net.ParseIP(strings.Trim(host, "[]")).IsLoopback()
 }
 
+// Loopback is what stands for the location of images on this machine, where tests keep them.
+const Loopback = "local"
+
 // Package is an image in Artifact Registry's words.
 type Package struct {
 	Project, Location, Repository string
@@ -85,7 +88,7 @@ type Package struct {
 // Parse reads an image such as europe-docker.pkg.dev/project/repository/path/of/image. A project of a domain has the domain as an element of
 // its own (example.com/project). ok is false for an image that is not in Artifact Registry, by the name of its host.
 //
-// Images on loopback are a test's: their path is read alike, and their location is called "local".
+// Images on loopback are a test's: their path is read alike, and their location is [Loopback].
 func Parse(image string) (p Package, ok bool, err error) {
 	host, path, _ := strings.Cut(image, "/")
 	location, ours := strings.CutSuffix(host, "-docker.pkg.dev")
@@ -93,7 +96,7 @@ func Parse(image string) (p Package, ok bool, err error) {
 	case ours && location != "" && !strings.ContainsAny(location, ".:"):
 		p.Location = location
 	case isLoopback(host):
-		p.Location = "local"
+		p.Location = Loopback
 	default:
 		return Package{}, false, nil
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"text/template"
@@ -19,7 +20,7 @@ func (m *messageTemplate) UnmarshalText(b []byte) error {
 	if err != nil {
 		return err
 	}
-	sample := messageData{Edits: []Edit{{}}, Held: []Skip{{}}, Accounts: []string{"a"}}
+	sample := messageData{Images: []Image{{}}, Edits: []Edit{{}}, Held: []Skip{{}}, Accounts: []string{"a"}}
 	if _, err := render(t, sample); err != nil {
 		return err
 	}
@@ -28,12 +29,13 @@ func (m *messageTemplate) UnmarshalText(b []byte) error {
 }
 
 func parseMessage(text string) (*template.Template, error) {
-	return template.New("COMMIT_MESSAGE").Option("missingkey=error").Funcs(template.FuncMap{"few": few, "join": strings.Join}).Parse(text)
+	return template.New("COMMIT_MESSAGE").Option("missingkey=error").Funcs(template.FuncMap{"few": few, "join": strings.Join, "base": path.Base}).Parse(text)
 }
 
 // messageData is what a template can use.
 type messageData struct {
 	Service, Image, Tag, Digest, Channel string
+	Images                               []Image  // all that is written; Image, Tag and Digest are empty when there are several
 	Accounts                             []string // that receive the tag, sorted
 	Edits                                []Edit
 	Held                                 []Skip
@@ -47,7 +49,9 @@ const defaultMessage = `chore({{.Service}}): {{.Tag}}{{if .Accounts}} for {{few 
 {{.Image}}:{{.Tag}}{{with .Digest}}
 {{.}}{{end}}
 
-{{with .Decision}}{{.}}
+` + messageBody
+
+const messageBody = `{{with .Decision}}{{.}}
 {{end}}{{range .Edits}}{{if or (eq .Field "tag") (eq .Field "image")}}{{.File}}:{{.Line}} {{.Policy}}{{with .Account}} ({{.}}){{end}}: {{with .From}}{{.}}{{else}}nothing{{end}} -> {{.To}}
 {{end}}{{end}}{{with .Held}}
 Held:
@@ -88,12 +92,12 @@ func (p *plan) message(b *step.Build) (string, error) {
 	t := p.in.CommitMessage.t
 	if t == nil {
 		var err error
-		if t, err = parseMessage(defaultMessage); err != nil {
+		if t, err = parseMessage(p.defaultMessage()); err != nil {
 			return "", fmt.Errorf("parsing the default message: %w", err)
 		}
 	}
 	data := messageData{
-		Service: p.in.service(), Image: p.target.image, Tag: p.target.tag, Digest: p.target.digest, Channel: string(p.target.channel()),
+		Service: p.service(), Images: p.images(), Image: p.target.image, Tag: p.target.tag, Digest: p.target.digest, Channel: string(p.target.channel()),
 		Edits: p.edits, Commit: p.in.CommitSHA, Branch: p.in.BranchName, Repo: p.in.RepoName, Build: b.URL(),
 	}
 	for _, s := range p.skipped {

@@ -35,6 +35,10 @@ type plan struct {
 	unmatched []string // why there is no marker to write to
 	notes     []string // what else the reader should know about the repo
 
+	written []target // what the edits write, each once
+	choices []Choice // what the policies chose, in modes where they do
+	gone    []string // where a tag stands that its image does not have any more
+
 	files map[string][2][]byte // old and new content
 }
 
@@ -43,6 +47,7 @@ type tracked struct {
 	id      string
 	policy  policy.Policy
 	defined bool // the config repo has a manifest of it; else it admits every tag
+	target  target
 }
 
 // compare returns +1 when the tag is newer than the one that is there, -1 when it is older.
@@ -70,11 +75,11 @@ func newPlan(s *gitrepo.Snapshot, in In, t target) (*plan, error) {
 	if err != nil {
 		return p, err
 	}
-	admitting, err := p.track(set)
+	admitting, err := p.track(set, files)
 	if err != nil {
 		return p, err
 	}
-	g, err := p.gate()
+	g, err := p.gate(admitting)
 	if err != nil {
 		return p, err
 	}
@@ -92,6 +97,9 @@ func newPlan(s *gitrepo.Snapshot, in In, t target) (*plan, error) {
 	if in.OnUnmatched == "refuse" && (len(p.unmatched) > 0 || p.defects > 0) {
 		p.edits = nil
 		return p, step.Refuse("correct the config repo, or set ON_UNMATCHED=warn", "%s", p.complaints())
+	}
+	if err := p.conclude(); err != nil {
+		return p, err
 	}
 	return p, p.record()
 }
@@ -156,14 +164,17 @@ func isYAML(name string) bool {
 }
 
 // track finds the policies of the image that admit the tag.
-func (p *plan) track(set policy.Set) (map[string]tracked, error) {
+func (p *plan) track(set policy.Set, files []file) (map[string]tracked, error) {
+	if p.target.chooser != nil {
+		return p.choose(set, files)
+	}
 	candidates := map[string]tracked{}
 	for _, q := range set.Policies {
 		image, _ := set.Image(q)
 		wanted := slices.Contains(p.in.Policies, q.ID())
 		switch {
 		case image == p.target.image && (wanted || len(p.in.Policies) == 0):
-			candidates[q.ID()] = tracked{q.ID(), q, true}
+			candidates[q.ID()] = tracked{id: q.ID(), policy: q, defined: true}
 		case wanted:
 			return nil, step.Misconfigured("correct POLICIES or IMAGE", "POLICIES names %s, whose image is %q, and IMAGE is %s", q.ID(), image, p.target.image)
 		}
@@ -190,6 +201,7 @@ func (p *plan) track(set policy.Set) (map[string]tracked, error) {
 				continue
 			}
 		}
+		t.target = p.target
 		admitting[id] = t
 	}
 	if len(admitting) == 0 && len(candidates) > 0 {
@@ -199,9 +211,13 @@ func (p *plan) track(set policy.Set) (map[string]tracked, error) {
 }
 
 // gate brings together what decides by account.
-func (p *plan) gate() (gate, error) {
-	g := gate{target: p.target, label: p.in.AccountLabel}
-	if p.target.decision != nil || !p.target.candidate {
+func (p *plan) gate(admitting map[string]tracked) (gate, error) {
+	g := gate{label: p.in.AccountLabel}
+	needed := false
+	for _, t := range admitting {
+		needed = needed || t.target.candidate && t.target.decision == nil
+	}
+	if !needed {
 		return g, nil
 	}
 	name := path.Join(p.in.ConfigPath, p.in.Accounts)
@@ -308,13 +324,17 @@ func (p *plan) decide(f file, u *unit, g gate) ([]marker.Edit, error) {
 		return nil, nil
 	}
 	tags := tagsIn(u.markers)
-	fresh := len(tags) == 1 && tags[0] == p.target.tag // the tag is there already
+	fresh := len(tags) == 1 && tags[0] == u.policy.target.tag // the tag is there already
+	if err := p.confirm(u, fresh); err != nil {
+		return nil, err
+	}
+	g.target = u.policy.target
 	var edits []marker.Edit
 	for _, m := range u.markers {
 		value, known := p.value(u.policy, m)
 		if !known && !fresh {
-			return nil, step.Misconfigured("run tag-image in this build before, or set DIGEST",
-				"%s:%d: the marker of %s asks for a digest, and the digest of %s:%s is not known", f.name, m.Line, u.policy.id, p.target.image, p.target.tag)
+			return nil, step.Misconfigured(p.in.digestAdvice(),
+				"%s:%d: the marker of %s asks for a digest, and the digest of %s:%s is not known", f.name, m.Line, u.policy.id, g.target.image, g.target.tag)
 		}
 		if known && value != m.Value {
 			edits = append(edits, marker.Edit{Marker: m, Value: value})
@@ -330,11 +350,15 @@ func (p *plan) decide(f file, u *unit, g gate) ([]marker.Edit, error) {
 		p.held++
 		return nil, nil
 	}
+	if p.vanished(skip, u.policy, tags) {
+		return nil, nil
+	}
 	if reason := p.backwards(u.policy, tags, edits); reason != "" && !p.in.AllowDowngrade {
 		skip.Reason = reason
 		p.skipped = append(p.skipped, skip)
 		return nil, nil
 	}
+	p.write(u.policy.target)
 	for _, e := range edits {
 		p.edits = append(p.edits, Edit{
 			File: f.name, Line: e.Marker.Line, Policy: u.policy.id, Field: string(e.Marker.Field), From: e.Marker.Value, To: e.Value, Account: account,
@@ -367,23 +391,23 @@ func tagsIn(markers []marker.Marker) []string {
 func (p *plan) value(t tracked, m marker.Marker) (value string, known bool) {
 	switch m.Field {
 	case marker.Name:
-		return p.target.image, true
+		return t.target.image, true
 	case marker.Tag:
-		return p.target.tag, true
+		return t.target.tag, true
 	case marker.Digest:
-		return p.target.digest, p.target.digest != ""
+		return t.target.digest, t.target.digest != ""
 	}
 	pinned := t.defined && t.policy.ReflectsDigest || strings.Contains(m.Value, "@")
-	return p.target.reference(pinned), !pinned || p.target.digest != ""
+	return t.target.reference(pinned), !pinned || t.target.digest != ""
 }
 
 // backwards returns why the edits would put something older in the place of something newer, or might, as far as can be told.
 func (p *plan) backwards(t tracked, tags []string, edits []marker.Edit) string {
 	for _, there := range tags {
-		if there == p.target.tag || there == "" {
+		if there == t.target.tag || there == "" {
 			continue
 		}
-		c, err := t.compare(p.target.tag, there)
+		c, err := t.compare(t.target.tag, there)
 		if err == nil && c < 0 {
 			p.newer = append(p.newer, there)
 			return there + " is there, which is newer"
@@ -445,9 +469,9 @@ func (p *plan) change(b *step.Build, now time.Time) (*gitrepo.Change, error) {
 
 // nothing says why no commit was made.
 func (p *plan) nothing() error {
-	tag := p.target.tag
+	tag := p.subject()
 	switch {
-	case len(p.newer) > 0 && !p.target.isRelease:
+	case len(p.newer) > 0 && !p.target.isRelease && p.target.chooser == nil:
 		return step.Nothing("%s is superseded by %s", tag, p.newer[0])
 	case len(p.newer) > 0 && p.already == 0 && p.held == 0:
 		return step.Refuse("set ALLOW_DOWNGRADE=true to go back on purpose", "%s is older than what is there: %s", tag, strings.Join(slices.Compact(p.newer), ", "))
@@ -467,6 +491,13 @@ const mostLines = 100
 
 // report tells the reader what changes and what does not.
 func (p *plan) report(b *step.Build) {
+	for i, c := range p.choices {
+		if i == mostLines {
+			b.Log.Info(fmt.Sprintf("and %d more policies", len(p.choices)-mostLines))
+			break
+		}
+		b.Log.Info(c.String())
+	}
 	for _, n := range p.notes {
 		b.Log.Warn(n)
 	}

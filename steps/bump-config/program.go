@@ -15,12 +15,15 @@ import (
 // In is what bump-config is told.
 type In struct {
 	step.ConfigRepo `require:"CONFIG_REPO"`
-	Image           step.Image      `env:"IMAGE" required:"true" doc:"registry repository of the service's image, without a tag"`
-	Mode            string          `env:"MODE" default:"version" oneof:"version" doc:"where the new values come from"`
+	Image           step.Image      `env:"IMAGE" doc:"registry repository of the service's image, without a tag; required with MODE=version, and a limit in the other modes"`
+	Mode            string          `env:"MODE" default:"version" oneof:"version,scan,resolved" doc:"where the new values come from: VERSION or BUILD_TAG; the registry, by the policies of the repo; the file RESOLVED"`
 	Version         release.Version `env:"VERSION" from:"TAG_NAME" doc:"the release to write, such as v2.0.0-rc.1"`
 	BuildTag        string          `env:"BUILD_TAG" from:"compute-version.build_tag" doc:"the build tag to write when there is no VERSION, main-<commit>-<unix time>"`
 	Digest          digest          `env:"DIGEST" doc:"digest behind the tag; when unset, the gate's decision's, or what tag-image handed over for this very tag"`
-	Policies        []string        `env:"POLICIES" doc:"only the markers of these policies, each namespace:name; policies that the repo does not define are taken to admit every tag"`
+	Resolved        string          `env:"RESOLVED" doc:"with MODE=resolved: a file of ImagePolicy objects with their status, as kubectl get imagepolicies -A -o yaml prints"`
+	Insecure        []string        `env:"REGISTRY_INSECURE" doc:"with MODE=scan: hosts (host or host:port) reached over plain HTTP; loopback always is"`
+	Endpoint        string          `env:"ARTIFACT_REGISTRY_ENDPOINT" doc:"with MODE=scan: host:port of another Artifact Registry API server; when it is set, images on loopback are listed through it, too"`
+	Policies        []string        `env:"POLICIES" doc:"only the markers of these policies, each namespace:name; with MODE=version, policies that the repo does not define are taken to admit every tag"`
 	Accounts        string          `env:"ACCOUNTS" default:"accounts.yaml" doc:"path of the inventory in the config repo; without a decision, it says which accounts may receive a release candidate"`
 	AccountLabel    string          `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a resource that says whose it is"`
 	AccountPath     accountPath     `env:"ACCOUNT_PATH" doc:"path pattern that says whose a file is, such as accounts/{account}/"`
@@ -31,16 +34,14 @@ type In struct {
 	PushBranch      string          `env:"PUSH_BRANCH" doc:"push to this branch instead of CONFIG_BRANCH, for a pull request; it is created when missing, else added to"`
 	CommitAuthor    string          `env:"COMMIT_AUTHOR" default:"bump-config" doc:"author of the commit"`
 	CommitEmail     string          `env:"COMMIT_EMAIL" default:"bump-config@cloudbuild-steps.invalid" doc:"e-mail address of the author"`
-	CommitMessage   messageTemplate `env:"COMMIT_MESSAGE" doc:"commit message as a Go template; fields: .Service .Image .Tag .Digest .Channel .Accounts .Edits (.File .Line .Policy .Field .From .To .Account) .Held (.File .Line .Policy .Account .Reason) .Commit .Branch .Repo .Build; when unset: what changed, for whom, why, and the build"`
+	CommitMessage   messageTemplate `env:"COMMIT_MESSAGE" doc:"commit message as a Go template; fields: .Service .Image .Tag .Digest .Channel .Accounts .Images (.Image .Tag .Digest) .Edits (.File .Line .Policy .Field .From .To .Account) .Held (.File .Line .Policy .Account .Reason) .Commit .Branch .Repo .Build; when unset: what changed, for whom, why, and the build"`
 	step.Source
 	step.Credentials
 }
 
 // Check reports faults across variables.
 func (in In) Check(f *step.Faults) {
-	if in.Version.IsZero() && in.BuildTag == "" {
-		f.Add("VERSION", "is not set, and there is no BUILD_TAG: on a release set VERSION or TAG_NAME; on a branch run compute-version before, or set BUILD_TAG")
-	}
+	in.checkMode(f)
 	if _, ok := release.ParseBuildTag(in.BuildTag); in.BuildTag != "" && !ok {
 		f.Add("BUILD_TAG", "%q is not a build tag: want <branch>-<commit>-<unix time>", in.BuildTag)
 	}
@@ -63,11 +64,12 @@ func (in In) Check(f *step.Faults) {
 
 // Out is what bump-config did.
 type Out struct {
-	Commit   string `json:"commit" env:"CONFIG_COMMIT" doc:"the commit that was pushed; empty when there was nothing to change"`
-	Branch   string `json:"branch" doc:"the branch it was pushed to"`
-	Attempts int    `json:"attempts" doc:"how often the edits were decided on; more than one when other writers were quicker"`
-	Edits    []Edit `json:"edits" doc:"changed values: file, line, policy, field (name, tag, digest or image), from, to, account"`
-	Skipped  []Skip `json:"skipped" doc:"markers that were left alone: file, line, policy, account, reason"`
+	Commit   string   `json:"commit" env:"CONFIG_COMMIT" doc:"the commit that was pushed; empty when there was nothing to change"`
+	Branch   string   `json:"branch" doc:"the branch it was pushed to"`
+	Attempts int      `json:"attempts" doc:"how often the edits were decided on; more than one when other writers were quicker"`
+	Edits    []Edit   `json:"edits" doc:"changed values: file, line, policy, field (name, tag, digest or image), from, to, account"`
+	Skipped  []Skip   `json:"skipped" doc:"markers that were left alone: file, line, policy, account, reason"`
+	Choices  []Choice `json:"choices" doc:"with MODE=scan and MODE=resolved, what each policy chose: policy, image, tag, equal (tags that it finds equal), tags and admitted (how many there are, and how many qualify)"`
 }
 
 // Edit is one changed value.
@@ -104,8 +106,8 @@ var program = step.Program[In, Out]{
 }
 
 func run(ctx context.Context, b *step.Build, in In) (Out, error) {
-	out := Out{Branch: in.branch(), Edits: []Edit{}, Skipped: []Skip{}}
-	wanted, err := newTarget(b, in)
+	out := Out{Branch: in.branch(), Edits: []Edit{}, Skipped: []Skip{}, Choices: []Choice{}}
+	wanted, err := newTarget(ctx, b, in)
 	if err != nil {
 		return out, err
 	}
@@ -130,6 +132,7 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	}
 	if p != nil {
 		out.Skipped = append(out.Skipped, p.skipped...)
+		out.Choices = append(out.Choices, p.choices...)
 	}
 	if err != nil {
 		return out, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"slices"
@@ -18,12 +19,17 @@ type target struct {
 	isRelease  bool               // a release or a candidate, not a build
 	candidate  bool               // a pre-release
 	decision   *accounts.Decision // the gate's; nil when no gate ran in this build
+	undecided  string             // why the gate's decision, which is on another version of the image, keeps this one back
+	chooser    chooser            // where each policy gets a target of its own from; nil when this one is for all
 }
 
 // digest is an image's digest.
 type digest string
 
 var digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
+// tagPattern is the grammar of a tag (OCI distribution specification, "Pulling manifests").
+var tagPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 
 // UnmarshalText checks the digest.
 func (d *digest) UnmarshalText(b []byte) error {
@@ -36,7 +42,10 @@ func (d *digest) UnmarshalText(b []byte) error {
 
 // newTarget brings together what this step is told and what earlier steps of the build handed over. All must speak of one image: what the
 // gate decided on is what is written, or nothing is.
-func newTarget(b *step.Build, in In) (target, error) {
+func newTarget(ctx context.Context, b *step.Build, in In) (target, error) {
+	if in.Mode != modeVersion {
+		return newChooser(ctx, b, in)
+	}
 	t := target{image: in.Image.String(), tag: in.BuildTag, digest: string(in.Digest)}
 	if !in.Version.IsZero() {
 		t.tag, t.isRelease, t.candidate = in.Version.String(), true, in.Version.IsPrerelease()
@@ -112,6 +121,8 @@ func (t *target) addPushed(b *step.Build) error {
 // channel is the channel that the tag is for.
 func (t target) channel() release.Channel {
 	switch {
+	case t.tag == "":
+		return "" // several tags
 	case !t.isRelease:
 		return release.Staging
 	case t.candidate:
