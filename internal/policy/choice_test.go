@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -187,4 +188,30 @@ func FuzzParseResolved(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The sizes are those of a busy repository; evaluating must stay small beside reading the list.
+func BenchmarkChoose(b *testing.B) {
+	for _, bb := range []struct{ name, spec, format string }{
+		{"numerical", trunk, "main-%07x-%d"},
+		{"semver", finals, "v1.%d.%d"},
+	} {
+		for _, n := range []int{10_000, 100_000} {
+			tags := make([]string, n)
+			for i := range tags {
+				tags[i] = fmt.Sprintf(bb.format, i, i)
+			}
+			set, err := Parse([]byte(manifest(bb.spec)))
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Run(fmt.Sprintf("%s-%d", bb.name, n), func(b *testing.B) {
+				for b.Loop() {
+					if _, err := set.Policies[0].Choose(tags); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
 }

@@ -73,6 +73,8 @@ func TestChoose(t *testing.T) {
 		{"numbers, not texts", trunk, "main-aaaaaaa-10", []string{"main-bbbbbbb-9", "main-aaaaaaa-10", "v99.0.0"}},
 		{"19 digits are told apart", "  policy: {numerical: {}}\n", "1700000000000000002", []string{"1700000000000000001", "1700000000000000002", "1700000000000000000"}},
 		{"descending numbers", "  policy: {numerical: {order: desc}}\n", "1", []string{"3", "1", "2"}},
+		{"more digits than a float has", "  policy: {numerical: {}}\n", "123456789012345678901234567891", []string{"123456789012345678901234567891", "0123456789012345678901234567890"}},
+		{"whole numbers among decimals and signs", "  policy: {numerical: {}}\n", "+10.5", []string{"-3", "9", "10", "+10.5", "010"}},
 		{"decimals", "  policy: {numerical: {}}\n", "1.25", []string{"1.2", "1.25", "1.05"}},
 		{"letters", "  policy: {alphabetical: {order: asc}}\n", "c", []string{"a", "c", "b"}},
 		{"letters descending", "  policy: {alphabetical: {order: desc}}\n", "a", []string{"c", "a", "b"}},
