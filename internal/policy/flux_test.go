@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	v1 "github.com/fluxcd/image-reflector-controller/api/v1"
-	"github.com/fluxcd/image-reflector-controller/api/v1beta1"
-	"github.com/fluxcd/image-reflector-controller/api/v1beta2"
+	"github.com/fluxcd/image-reflector-controller/api/v1beta1" //nolint:staticcheck // config repos still hold this version
+	"github.com/fluxcd/image-reflector-controller/api/v1beta2" //nolint:staticcheck // config repos still hold this version
 )
 
 // fields lists the fields of a struct by their path, such as spec.policy.semver.range, with the kind of the value.

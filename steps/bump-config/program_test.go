@@ -14,7 +14,9 @@ import (
 	"github.com/deepdesk/cloudbuild-steps/internal/step/steptest"
 )
 
-func TestMain(m *testing.M) { steptest.Main(m, map[string]func(){"bump-config": main, "push": push, "untag": untag}) }
+func TestMain(m *testing.M) {
+	steptest.Main(m, map[string]func(){"bump-config": main, "push": push, "untag": untag})
+}
 
 const (
 	token = "canary-token-3f90"
