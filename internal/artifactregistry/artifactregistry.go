@@ -131,7 +131,6 @@ const (
 // (google.devtools.artifactregistry.v1 ListTags: GET /v1/{parent=projects/*/locations/*/repositories/*/packages/*}/tags)
 func (c *Client) TagsOf(ctx context.Context, p Package) ([]string, error) {
 	var tags []string
-	seen := map[string]bool{}
 	prefix := p.Resource() + "/tags/"
 	query := url.Values{"pageSize": {fmt.Sprint(pageSize)}}
 	for range pageLimit {
@@ -157,10 +156,7 @@ func (c *Client) TagsOf(ctx context.Context, p Package) ([]string, error) {
 			if !ours || err != nil || tag == "" {
 				return nil, &Error{Package: p, Err: fmt.Errorf("the answer lists %.200q, which is no tag of it", t.Name)}
 			}
-			if !seen[tag] {
-				seen[tag] = true
-				tags = append(tags, tag)
-			}
+			tags = append(tags, tag)
 		}
 		if page.NextPageToken == "" {
 			return tags, nil
