@@ -73,7 +73,7 @@ fmt: ## Format the source
 clean: ## Remove what was built here (the cache of test servers stays: see docs/adr/0005)
 	@rm -rf bin bench.txt
 
-# The tests use Debian's git (its HTTP backend) and a Docker engine.
+# The tests use Debian's git (its HTTP backend), its ssh-keygen (git verifies signatures with it) and a Docker engine.
 .PHONY: prepare
 prepare:
 	@tools/prepare.sh

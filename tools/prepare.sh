@@ -5,13 +5,14 @@ set -euo pipefail
 missing=()
 backend="$(git --exec-path 2>/dev/null || true)/git-http-backend"
 [ -x "$backend" ] || missing+=(git)
+command -v ssh-keygen >/dev/null || missing+=(openssh-client)
 command -v dockerd >/dev/null || missing+=(docker.io)
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-	echo "please install: ${missing[*]} (Debian's names; git with its http-backend, a Docker engine for the image test)" >&2
+	echo "please install: ${missing[*]} (Debian's names; git with its http-backend, ssh-keygen to verify signed commits, a Docker engine for the image test)" >&2
 	[ -x "$backend" ] || exit 1
-	exit 0 # without an engine only the image test fails, and it says so
+	exit 0 # without the others only the tests that use them fail, and they say so
 fi
 echo "installing ${missing[*]} with apt-get" >&2
 log=$(mktemp)

@@ -136,6 +136,19 @@ func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("%s is larger than %d MiB", e.Path, MaxFile>>20)
 }
 
+// UnsafeError says that a commit holds what no honest repository holds, or more than is read, and that all of it is refused.
+type UnsafeError struct{ What string }
+
+// Error names the folder or the entry.
+func (e *UnsafeError) Error() string { return e.What }
+
+// Fix is what the reader can do about it.
+func (e *UnsafeError) Fix() string {
+	return "find out who wrote this commit and correct the repository, or keep what the steps work on in a smaller one"
+}
+
+func unsafe(format string, args ...any) error { return &UnsafeError{fmt.Sprintf(format, args...)} }
+
 // accessError returns the [*AccessError] behind an error of go-git, or nil. go-git joins its sentinels with the body of the answer.
 func (c *connection) accessError(err error, write bool) error {
 	for sentinel, status := range map[error]int{

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -45,6 +47,7 @@ type Snapshot struct {
 	objects *memory.Storage
 	commit  plumbing.Hash
 	tree    plumbing.Hash
+	trees   sync.Map // plumbing.Hash → []entry: trees that were read, which are read again for each file below them
 }
 
 var commitID = regexp.MustCompile(`^[0-9a-f]{40}$`)
@@ -109,7 +112,7 @@ func newSnapshot(objects *memory.Storage, id plumbing.Hash) (*Snapshot, error) {
 	return &Snapshot{Commit: id.String(), When: c.Committer.When.UTC(), objects: objects, commit: id, tree: c.TreeHash}, nil
 }
 
-// ReadFile returns the content of a file, and whether there is one of that name. A folder, a link or a submodule in its place is an
+// ReadFile returns the content of a file, which must not be modified, and whether there is one of that name. A folder, a link or a submodule in its place is an
 // error, and so is a file larger than [MaxFile] (a [*TooLargeError]).
 func (s *Snapshot) ReadFile(name string) ([]byte, bool, error) {
 	e, found, err := s.find(name)
@@ -168,6 +171,17 @@ func (s *Snapshot) blob(name string, e entry) ([]byte, error) {
 		return nil, fmt.Errorf("reading %q: %w", name, err)
 	}
 	defer func() { _ = r.Close() }()
+	// An object in memory is shown and not copied: a repo's files together are large, and most are only searched for a word.
+	var whole view
+	if w, ok := r.(io.WriterTo); ok {
+		if _, err := w.WriteTo(&whole); err == nil && int64(len(whole)) == o.Size() {
+			return slices.Clip(whole), nil
+		}
+		if r, err = o.Reader(); err != nil {
+			return nil, fmt.Errorf("reading %q: %w", name, err)
+		}
+		defer func() { _ = r.Close() }()
+	}
 	b := make([]byte, o.Size())
 	if _, err := io.ReadFull(r, b); err != nil {
 		return nil, fmt.Errorf("reading %q: %w", name, err)
@@ -175,8 +189,17 @@ func (s *Snapshot) blob(name string, e entry) ([]byte, error) {
 	return b, nil
 }
 
+// view is the last piece of memory that was written to it.
+type view []byte
+
+// Write implements io.Writer, against its rules: it keeps p. What is written here is an object of a storage that never changes.
+func (v *view) Write(p []byte) (int, error) {
+	*v = p
+	return len(p), nil
+}
+
 // Walk calls fn for every file of the commit, in Git's order: its path with slashes, its mode, its size in bytes (-1 when it is not known
-// because the file is too large to be fetched, and for submodules), and a function that reads it. An error of fn ends the walk.
+// because the file is too large to be fetched, and for submodules), and a function that reads it. What that returns must not be modified. An error of fn ends the walk.
 //
 // Names that no honest repository holds (`.`, `..`, `.git`, a slash, a NUL, a name twice in one folder), more than [MaxEntries] entries
 // and folders nested deeper than [MaxDepth] are errors: the whole commit is refused.
@@ -185,14 +208,14 @@ func (s *Snapshot) Walk(fn func(path string, mode Mode, size int64, open func() 
 	var walk func(id plumbing.Hash, prefix string, depth int) error
 	walk = func(id plumbing.Hash, prefix string, depth int) error {
 		if depth > MaxDepth {
-			return fmt.Errorf("reading folder %q: folders are nested deeper than %d", prefix, MaxDepth)
+			return unsafe("reading folder %q: folders are nested deeper than %d", prefix[:min(len(prefix), 100)], MaxDepth)
 		}
 		list, err := s.readTree(id)
 		if err != nil {
 			return fmt.Errorf("reading folder %q: %w", prefix, err)
 		}
 		if entries += len(list); entries > MaxEntries {
-			return fmt.Errorf("reading commit %s: it holds more than %d files and folders", s.Commit, MaxEntries)
+			return unsafe("reading commit %s: it holds more than %d files and folders", s.Commit, MaxEntries)
 		}
 		for _, e := range list {
 			name := prefix + e.name

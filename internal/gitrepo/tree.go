@@ -2,7 +2,6 @@ package gitrepo
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -31,8 +30,19 @@ func (e entry) sortKey() string {
 	return e.name
 }
 
-// readTree decodes a tree and refuses what no honest repository holds.
+// readTree decodes a tree and refuses what no honest repository holds. The entries must not be modified.
 func (s *Snapshot) readTree(id plumbing.Hash) ([]entry, error) {
+	if list, known := s.trees.Load(id); known {
+		return list.([]entry), nil
+	}
+	list, err := s.decodeTree(id)
+	if err == nil {
+		s.trees.Store(id, list)
+	}
+	return list, err
+}
+
+func (s *Snapshot) decodeTree(id plumbing.Hash) ([]entry, error) {
 	o, err := s.objects.EncodedObject(plumbing.TreeObject, id)
 	if err != nil {
 		return nil, err
@@ -57,23 +67,23 @@ func parseTree(raw []byte) ([]entry, error) {
 		head, rest, ok := bytes.Cut(raw, []byte{0})
 		octal, name, spaced := strings.Cut(string(head), " ")
 		if !ok || !spaced || len(rest) < len(plumbing.Hash{}) {
-			return nil, errors.New("the tree is malformed")
+			return nil, unsafe("the tree is malformed")
 		}
 		n, err := strconv.ParseUint(octal, 8, 32)
 		if err != nil {
-			return nil, fmt.Errorf("entry %q has the malformed mode %q", name, octal)
+			return nil, unsafe("entry %q has the malformed mode %q", name, octal)
 		}
 		e := entry{octal: octal, mode: Mode(n), name: name}
 		switch {
 		case e.mode == folder || e.mode == Symlink || e.mode == Submodule || e.mode.IsRegular():
 		default:
-			return nil, fmt.Errorf("entry %q has the unknown mode %s", name, octal)
+			return nil, unsafe("entry %q has the unknown mode %s", name, octal)
 		}
 		if err := checkName(name); err != nil {
 			return nil, err
 		}
 		if names[name] {
-			return nil, fmt.Errorf("entry %q is there twice", name)
+			return nil, unsafe("entry %q is there twice", name)
 		}
 		names[name] = true
 		copy(e.id[:], rest)
@@ -85,7 +95,7 @@ func parseTree(raw []byte) ([]entry, error) {
 
 func checkName(name string) error {
 	if name == "" || name == "." || name == ".." || strings.EqualFold(name, ".git") || strings.ContainsAny(name, "/\x00") {
-		return fmt.Errorf("the name %q is not allowed in a repository", name)
+		return unsafe("the name %q is not allowed in a repository", name)
 	}
 	return nil
 }
@@ -161,6 +171,7 @@ func (a *author) rewrite(s *Snapshot, id plumbing.Hash, at string, d *edits) (pl
 		if list, err = s.readTree(id); err != nil {
 			return id, fmt.Errorf("reading folder %q: %w", at, err)
 		}
+		list = slices.Clone(list)
 	}
 	put := func(name string, wanted entry, replaces func(Mode) bool) error {
 		i := slices.IndexFunc(list, func(e entry) bool { return e.name == name })

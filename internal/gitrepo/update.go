@@ -21,6 +21,7 @@ type Change struct {
 	Files   map[string][]byte
 	Message string
 	Author  Signature // also the committer
+	Key     SigningKey
 }
 
 // Signature is a commit's author.
@@ -330,7 +331,7 @@ func (w *writer) settle(ctx context.Context, result Result, err error) (Result, 
 
 // reduce leaves out the files that hold the wanted content already, and returns nil when that is all of them.
 func (s *Snapshot) reduce(change *Change) (*Change, error) {
-	left := &Change{Files: map[string][]byte{}, Message: change.Message, Author: change.Author}
+	left := &Change{Files: map[string][]byte{}, Message: change.Message, Author: change.Author, Key: change.Key}
 	for name, content := range change.Files {
 		old, found, err := s.ReadFile(name)
 		if err != nil {
@@ -373,6 +374,9 @@ func (s *Snapshot) write(change *Change) (plumbing.Hash, []plumbing.Hash, error)
 	commit := &object.Commit{
 		Author: signature, Committer: signature, Message: strings.TrimRight(change.Message, "\n") + "\n",
 		TreeHash: tree, ParentHashes: []plumbing.Hash{s.commit},
+	}
+	if err := change.Key.attach(commit); err != nil {
+		return plumbing.ZeroHash, nil, fmt.Errorf("signing the commit: %w", err)
 	}
 	o := &plumbing.MemoryObject{}
 	if err := commit.Encode(o); err != nil {

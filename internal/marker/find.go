@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -22,6 +23,7 @@ func Find(file []byte) []Marker {
 	}
 	lines := splitLines(file)
 	nodes, err := parse(file)
+	origin := &parsed{file, nodes}
 	byLine := map[int][]int{}
 	for i, n := range nodes {
 		byLine[n.Line] = append(byLine[n.Line], i)
@@ -49,20 +51,27 @@ func Find(file []byte) []Marker {
 			m, marks = l.marker()
 		}
 		if marks {
-			m.Line = number + 1
+			m.Line, m.origin = number+1, origin
 			found = append(found, m)
 		}
 	}
 	return found
 }
 
+// parsed is a file and its nodes, kept so that [Splice] need not parse it a second time.
+type parsed struct {
+	file  []byte
+	nodes []node
+}
+
 // node is a YAML node with what its ancestors say about it.
 type node struct {
 	*yaml.Node
 	resource *Resource
-	item     bool   // a scalar directly in a block sequence
-	key      bool   // a mapping's key
-	refuse   string // why nothing below an ancestor may be edited
+	item     bool         // a scalar directly in a block sequence
+	key      bool         // a mapping's key
+	refuse   string       // why nothing below an ancestor may be edited
+	anchored []*yaml.Node // the node and its ancestors, as far as they have an anchor
 }
 
 // parse returns all nodes of all documents in the order of the text.
@@ -70,7 +79,7 @@ func parse(file []byte) ([]node, error) {
 	if !utf8.Valid(file) {
 		return nil, errors.New("it is not UTF-8")
 	}
-	var nodes []node
+	nodes := make([]node, 0, len(file)/20) // about one every twenty bytes
 	for dec := yaml.NewDecoder(bytes.NewReader(file)); ; {
 		var doc yaml.Node
 		if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
@@ -88,6 +97,9 @@ func parse(file []byte) ([]node, error) {
 func collect(nodes []node, n node) ([]node, error) {
 	if len(nodes) == maxNodes {
 		return nil, fmt.Errorf("it has more than %d nodes", maxNodes)
+	}
+	if n.Anchor != "" {
+		n.anchored = append(slices.Clip(n.anchored), n.Node)
 	}
 	if n.Kind == yaml.MappingNode {
 		if r := resourceOf(n.Node); r != nil {
@@ -115,7 +127,7 @@ func collect(nodes []node, n node) ([]node, error) {
 		return nodes, nil // what it stands for is elsewhere, and has been seen there
 	}
 	for i, c := range n.Content {
-		child := node{Node: c, resource: n.resource, refuse: n.refuse, key: n.Kind == yaml.MappingNode && i%2 == 0}
+		child := node{Node: c, resource: n.resource, refuse: n.refuse, anchored: n.anchored, key: n.Kind == yaml.MappingNode && i%2 == 0}
 		child.item = n.Kind == yaml.SequenceNode && n.Style&yaml.FlowStyle == 0 && c.Kind == yaml.ScalarNode
 		var err error
 		if nodes, err = collect(nodes, child); err != nil {
@@ -171,16 +183,27 @@ func texts(n *yaml.Node) map[string]string {
 
 // duplicate returns a key that a mapping has twice, or "". YAML forbids it; yaml.v3's nodes do not report it.
 func duplicate(n *yaml.Node) string {
-	seen := map[string]bool{}
+	const few = 32 // so many are quicker compared than put into a map
+	var seen map[string]bool
+	if len(n.Content) > 2*few {
+		seen = make(map[string]bool, len(n.Content)/2)
+	}
 	for i := 0; i < len(n.Content); i += 2 {
 		k := n.Content[i]
 		if k.Kind != yaml.ScalarNode || k.Tag == "!!merge" {
 			continue
 		}
+		for j := 0; seen == nil && j < i; j += 2 {
+			if other := n.Content[j]; other.Kind == yaml.ScalarNode && other.Value == k.Value && other.Tag != "!!merge" {
+				return k.Value
+			}
+		}
 		if seen[k.Value] {
 			return k.Value
 		}
-		seen[k.Value] = true
+		if seen != nil {
+			seen[k.Value] = true
+		}
 	}
 	return ""
 }
@@ -258,8 +281,21 @@ func (l lineOf) fill(m Marker, i, start, end int, why string) Marker {
 		m.Skip = "it stands behind a key without a value"
 	case n.refuse != "":
 		m.Skip = n.refuse
+	case l.isShared(n):
+		m.Skip = "an alias in another object stands for the value, which would change with it"
 	}
 	return m
+}
+
+// isShared reports whether an alias in another object refers to the value, or to something that the value is in. Whoever asked for the
+// edit asked for this object only: the other one may be another account's.
+func (l lineOf) isShared(n node) bool {
+	if len(n.anchored) == 0 {
+		return false
+	}
+	return slices.ContainsFunc(l.nodes, func(other node) bool {
+		return other.Kind == yaml.AliasNode && other.resource != n.resource && slices.Contains(n.anchored, other.Alias)
+	})
 }
 
 // unattached describes a line in which no single value ends in front of the comment.
@@ -375,14 +411,18 @@ func lineAt(file []byte, start int) span {
 		start = len(byteOrderMark)
 	}
 	for i := start; i < len(file); i++ {
-		switch rest := file[i:]; {
-		case bytes.HasPrefix(rest, []byte("\r\n")):
-			return span{start, i, i + 2}
-		case rest[0] == '\n' || rest[0] == '\r':
+		switch c := file[i]; {
+		case c > '\r' && c < 0xc2 || c < '\n': // what most bytes are
+		case c == '\n':
 			return span{start, i, i + 1}
-		case bytes.HasPrefix(rest, []byte("\u0085")):
+		case c == '\r':
+			if i+1 < len(file) && file[i+1] == '\n' {
+				return span{start, i, i + 2}
+			}
+			return span{start, i, i + 1}
+		case bytes.HasPrefix(file[i:], []byte("\u0085")):
 			return span{start, i, i + 2}
-		case bytes.HasPrefix(rest, []byte("\u2028")) || bytes.HasPrefix(rest, []byte("\u2029")):
+		case bytes.HasPrefix(file[i:], []byte("\u2028")) || bytes.HasPrefix(file[i:], []byte("\u2029")):
 			return span{start, i, i + 3}
 		}
 	}

@@ -42,6 +42,7 @@ type Marker struct {
 	Resource  Resource // the object that the value belongs to
 	Skip      string   // why the value cannot be edited; empty when it can
 
+	origin     *parsed
 	node       int // position of the scalar among all nodes of the file
 	start, end int // bytes of the scalar, with its quotes
 }

@@ -122,6 +122,13 @@ func TestWhatIsNotEditedIsReportedWithTheReason(t *testing.T) {
 		{"a label that stands twice", "apiVersion: v1\nkind: X\nmetadata:\n  labels: {account: a, account: b}\ntag: v1 " + mark(":tag") + "\n", "metadata"},
 		{"labels that stand twice", "apiVersion: v1\nkind: X\nmetadata:\n  labels: {account: a}\n  labels: {account: b}\ntag: v1 " + mark(":tag") + "\n", "metadata"},
 		{"a SOPS file", "tag: v1 " + mark(":tag") + "\nsops:\n  mac: x\n", "SOPS"},
+		{"a newer YAML than the parser reads", "%YAML 1.2\n---\ntag: v1 " + mark(":tag") + "\n", "incompatible YAML document"},
+		{"a marker behind a comma", "image: {\n  tag: v1, " + mark(":tag") + "\n  x: 1}\n", "no value ends in front"},
+		{"a quoted text over several lines", "tag: \"v1\n  beta\" " + mark(":tag") + "\n", "no value ends in front"},
+		{"behind a second comment", "tag: v1 # pinned " + mark(":tag") + "\n", "not one JSON object"},
+		{"a key spelled with an escape beside a real one", `tag: v1 # {"\u0024imagepolicy": "a:b:tag", "x": "\"$imagepolicy\""}` + "\n", ""},
+		{"a complex key", "? v1 " + mark(":tag") + "\n: x\n", "behind a key"},
+		{"the end of a document", "tag: v1\n--- " + mark(":tag") + "\n", ""},
 		{"a broken file", "tag: v1 " + mark(":tag") + "\n{{ if }}\na: [\n", "cannot be parsed"},
 		{"a broken second document", "tag: v1 " + mark(":tag") + "\n---\na: [\n", "cannot be parsed"},
 		{"bytes that are not UTF-8", "tag: v1 " + mark(":tag") + "\nx: \"\xff\"\n", "not UTF-8"},
@@ -169,7 +176,7 @@ spec:
 `
 	found := Find([]byte(file))
 	for i := range found {
-		found[i].node, found[i].start, found[i].end = 0, 0, 0
+		found[i].origin, found[i].node, found[i].start, found[i].end = nil, 0, 0, 0
 	}
 	maple := Resource{"helm.toolkit.fluxcd.io/v2", "HelmRelease", "account-maple", "backend", map[string]string{"account": "maple"}, map[string]string{"owner": "x"}}
 	want := []Marker{
@@ -240,6 +247,8 @@ func FuzzSplice(f *testing.F) {
 	f.Add([]byte("- 'v1' " + mark("") + "\r\n- \"a\" # b\r\n"))
 	f.Add([]byte(`{"$imagepolicy": "0:0"}`))
 	f.Add([]byte("a: {b: &x 1 " + mark(":digest") + "\n}\n---\n" + mark("") + "\n- |\n x\n"))
+	f.Add([]byte("apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: X, t: &t v1}\n- apiVersion: v1\n  kind: X\n  tag: &u 'v1' " + mark(":tag") + "\n  o: [*t, *u]\n"))
+	f.Add([]byte("%YAML 1.1\n--- # x\ntag: >-\n  a\nimage: r:1\t" + mark("") + "\r\n...\n"))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		var edits []Edit
 		lines := map[int]bool{}

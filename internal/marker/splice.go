@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 
 	yaml11 "go.yaml.in/yaml/v2"
 	"go.yaml.in/yaml/v3"
@@ -27,6 +28,7 @@ func Splice(file []byte, edits []Edit) ([]byte, error) {
 	var out bytes.Buffer
 	at := 0
 	values := map[int]string{} // by node
+	var was []node
 	for _, e := range edits {
 		m := e.Marker
 		switch {
@@ -41,9 +43,18 @@ func Splice(file []byte, edits []Edit) ([]byte, error) {
 		out.WriteString(quoted(e.Value, file[m.start]))
 		at = m.end
 		values[m.node] = e.Value
+		if m.origin != nil && bytes.Equal(m.origin.file, file) {
+			was = m.origin.nodes
+		}
 	}
 	out.Write(file[at:])
-	return out.Bytes(), verify(file, out.Bytes(), values)
+	if was == nil {
+		var err error
+		if was, err = parse(file); err != nil {
+			return nil, fmt.Errorf("parsing the file: %w", err)
+		}
+	}
+	return out.Bytes(), verify(was, out.Bytes(), values)
 }
 
 // quoted writes a value in the quotes that the old one had. A plain value is put in double quotes where a reader would take it for
@@ -52,6 +63,9 @@ func Splice(file []byte, edits []Edit) ([]byte, error) {
 func quoted(value string, first byte) string {
 	if first == '"' || first == '\'' {
 		return string(first) + value + string(first)
+	}
+	if c := value[0] | 0x20; c >= 'a' && c <= 'z' && !strings.ContainsRune("fnoty", rune(c)) {
+		return value // no number, date, boolean or null begins so; most tags do
 	}
 	var old any
 	if err := yaml11.Unmarshal([]byte(value), &old); err == nil {
@@ -68,11 +82,7 @@ func quoted(value string, first byte) string {
 
 // verify compares the nodes of two texts one by one. Those in values must have the new value; all others must be equal in all that a
 // reader can see, comments and lines included.
-func verify(before, after []byte, values map[int]string) error {
-	was, err := parse(before)
-	if err != nil {
-		return fmt.Errorf("parsing the file: %w", err)
-	}
+func verify(was []node, after []byte, values map[int]string) error {
 	is, err := parse(after)
 	if err != nil {
 		return fmt.Errorf("parsing the edited file: %w", err)

@@ -73,6 +73,7 @@ var (
 		"internal/policy":     {"github.com/Masterminds/semver/v3", "go.yaml.in/yaml/v3"},
 		"internal/marker":     {"go.yaml.in/yaml/v3", "go.yaml.in/yaml/v2"}, // v2 is the YAML 1.1 reader that Flux asks about quotes
 		"internal/accounts":   {"go.yaml.in/yaml/v3"},
+		"internal/hold":       {"go.yaml.in/yaml/v3"},
 		"internal/cloudbuild": {"go.yaml.in/yaml/v3"},
 		"internal/secret":     nil,
 	}

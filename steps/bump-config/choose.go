@@ -33,6 +33,9 @@ func (in In) checkMode(f *step.Faults) {
 	if in.Mode == modeVersion && in.Version.IsZero() && in.BuildTag == "" {
 		f.Add("VERSION", "is not set, and there is no BUILD_TAG: on a release set VERSION or TAG_NAME; on a branch run compute-version before, or set BUILD_TAG")
 	}
+	if in.Mode != modeVersion && in.Service != "" && in.Image == "" {
+		f.Add("SERVICE", "is the name of one service: set IMAGE, too, or leave both to the config repo")
+	}
 	if in.Mode != modeVersion && in.Digest != "" {
 		f.Add("DIGEST", "conflicts with MODE=%s, in which every policy has a digest of its own", in.Mode)
 	}
@@ -55,6 +58,7 @@ type Choice struct {
 	Image    string   `json:"image"`
 	Tag      string   `json:"tag"`
 	Equal    []string `json:"equal"`    // other tags that the policy finds equal
+	Passed   []string `json:"passed"`   // why newer tags were passed over: the holds on them
 	Tags     int      `json:"tags"`     // how many tags the image has
 	Admitted int      `json:"admitted"` // how many of them qualify
 }
@@ -68,6 +72,9 @@ func (c Choice) String() string {
 	if len(c.Equal) > 0 {
 		text += fmt.Sprintf("; it finds %s equal, and the text that sorts first is taken", few(c.Equal))
 	}
+	for _, passed := range c.Passed {
+		text += "; " + passed
+	}
 	return text
 }
 
@@ -78,8 +85,8 @@ type Image struct{ Image, Tag, Digest string }
 type chooser interface {
 	// candidates lists the policies that there are, of all images, sorted by id.
 	candidates(policy.Set) []*candidate
-	// choose fills in what each of them chooses, or why it chooses nothing.
-	choose([]*candidate) error
+	// choose fills in what each of them chooses, or why it chooses nothing. barred says why a tag must not be chosen.
+	choose(all []*candidate, barred func(target) (string, error)) error
 	// confirm finds the digest behind a target's tag before anything is written.
 	confirm(*target) error
 	// lacks reports whether the list of the image's tags, if there is one, is without this one.
@@ -133,14 +140,20 @@ func (p *plan) choose(set policy.Set, files []file) (map[string]tracked, error) 
 	if err != nil {
 		return nil, err
 	}
+	policies := map[string]tracked{}
 	var asked []*candidate
 	for _, c := range all {
 		id := c.policy.ID()
+		if !slices.Contains(p.subjects, c.repository.Image) && c.repository.Image != "" {
+			p.subjects = append(p.subjects, c.repository.Image)
+		}
 		switch {
 		case c.dangling:
 			p.unmatched = append(p.unmatched, fmt.Sprintf("policy %s names ImageRepository %s:%s, which the config repo does not define",
 				id, c.policy.RepositoryNamespace, c.policy.RepositoryName))
+			policies[id] = tracked{id: id, policy: c.policy, defined: true, closed: "its ImageRepository is not defined"}
 		case c.suspended != "":
+			policies[id] = tracked{id: id, policy: c.policy, defined: true, closed: "the policy " + c.suspended}
 			p.notes = append(p.notes, fmt.Sprintf("policy %s %s: its markers stay as they are", id, c.suspended))
 		case !slices.ContainsFunc(files, func(f file) bool { return bytes.Contains(f.content, []byte(id)) }):
 			p.unmatched = append(p.unmatched, "no marker names policy "+id)
@@ -148,14 +161,14 @@ func (p *plan) choose(set policy.Set, files []file) (map[string]tracked, error) 
 			asked = append(asked, c)
 		}
 	}
-	if err := p.target.chooser.choose(asked); err != nil {
+	if err := p.target.chooser.choose(asked, p.barred); err != nil {
 		return nil, err
 	}
-	admitting := map[string]tracked{}
 	decided := false
 	for _, c := range asked {
 		if c.nothing != "" {
 			p.unmatched = append(p.unmatched, fmt.Sprintf("policy %s chooses nothing: %s", c.policy.ID(), c.nothing))
+			policies[c.policy.ID()] = tracked{id: c.policy.ID(), policy: c.policy, defined: true, closed: c.nothing}
 			continue
 		}
 		if c.doubt != "" {
@@ -164,12 +177,12 @@ func (p *plan) choose(set policy.Set, files []file) (map[string]tracked, error) 
 		p.choices = append(p.choices, c.choice)
 		t := p.targetOf(c)
 		decided = decided || t.decision != nil
-		admitting[c.policy.ID()] = tracked{id: c.policy.ID(), policy: c.policy, defined: true, target: t}
+		policies[c.policy.ID()] = tracked{id: c.policy.ID(), policy: c.policy, defined: true, target: t}
 	}
 	if d := p.target.decision; d != nil && !decided {
 		p.notes = append(p.notes, fmt.Sprintf("the gate of this build decided on %s of %s, which no policy chooses", d.Version, d.Image))
 	}
-	return admitting, nil
+	return policies, nil
 }
 
 // selected applies POLICIES and IMAGE.
@@ -247,10 +260,12 @@ func (p *plan) confirm(u *unit, fresh bool) error {
 }
 
 // vanished reports, and remembers, that a tag in the repo is not in the list of its image any more, while what the policy chooses is not
-// newer: somebody deleted it, or the list is incomplete. Going back is for a person to decide.
-func (p *plan) vanished(at Skip, t tracked, tags []string) bool {
-	if t.target.undecided != "" || p.target.chooser == nil {
-		return false
+// newer: somebody deleted it, or the list is incomplete. Going back is for a person to decide, with a hold on that tag or with
+// ALLOW_DOWNGRADE. It returns what is wrong, or nothing.
+func (p *plan) vanished(at Skip, u *unit, tags []string) string {
+	t := u.policy
+	if p.target.chooser == nil {
+		return ""
 	}
 	for _, there := range tags {
 		if there == "" || there == t.target.tag || !p.target.chooser.lacks(t.target.image, there) {
@@ -260,15 +275,18 @@ func (p *plan) vanished(at Skip, t tracked, tags []string) bool {
 		if err == nil && newer > 0 {
 			continue
 		}
+		if _, open := p.retreat(t.target.image, there, u.markers); open {
+			continue
+		}
 		text := fmt.Sprintf("%s:%d: policy %s chooses %s, and %s, which is there, is not among the tags of %s", at.File, at.Line, t.id, t.target.tag, there, t.target.image)
 		if p.in.AllowDowngrade {
 			p.notes = append(p.notes, text)
 			continue
 		}
 		p.gone = append(p.gone, text)
-		return true
+		return text
 	}
-	return false
+	return ""
 }
 
 // write remembers that a target is written.
@@ -285,17 +303,17 @@ func (p *plan) conclude() error {
 	}
 	if len(p.gone) > 0 {
 		p.edits = nil
-		return step.Refuse("find out whether the tag was deleted or the list is incomplete; set ALLOW_DOWNGRADE=true to go back on purpose",
+		return step.Refuse("find out whether the tag was deleted or the list is incomplete; to go back on purpose, hold that tag or set ALLOW_DOWNGRADE=true",
 			"a list of tags lacks what is in use, and nothing was written: %s", strings.Join(p.gone, "; "))
 	}
 	slices.SortFunc(p.written, func(a, b target) int {
 		return strings.Compare(a.image+":"+a.tag, b.image+":"+b.tag)
 	})
-	all := target{chooser: p.target.chooser}
+	all := target{}
 	if len(p.written) == 1 {
 		all = p.written[0]
-		all.chooser = p.target.chooser
 	}
+	all.chooser, all.key, all.elsewhere = p.target.chooser, p.target.key, p.target.elsewhere
 	for _, t := range p.written {
 		if t.decision != nil {
 			all.decision = t.decision

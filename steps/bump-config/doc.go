@@ -19,11 +19,31 @@ ends the run (exit code 1). Where this differs from Flux is in docs/flux.md.
 account of a resource is its label or annotation ACCOUNT_LABEL, or stands in its path (ACCOUNT_PATH); a resource whose account cannot be told
 is held. Without a decision, a pre-release, whichever mode it comes from, never reaches an account that the inventory does not mark ` + "`is_uat: true`" + `.
 
-**Never backwards.** An older tag is not written over a newer one, by the policy's own order, unless ALLOW_DOWNGRADE is set. A build that a
-newer one has overtaken ends with "superseded" and exit code 0; an older release is refused (exit code 3).
+**Never backwards.** An older tag is not written over a newer one, by the policy's own order, unless ALLOW_DOWNGRADE is set or what is there is
+held. A build that a newer one has overtaken ends with "superseded" and exit code 0; an older release is refused (exit code 3).
 
-**Markers that cannot be edited** (an alias, a block of text, a file that does not parse) are reported and, with ON_UNMATCHED=refuse, stop the run
-before anything is written. A digest is never blanked: where a marker asks for one and none is known, nothing is written at all.
+**Holds.** ` + "`holds.yaml`" + ` in the config repo (HOLDS) lists versions that must not be delivered, with who, when and why. A held version, and an image with
+a held digest under whatever tag, is never written: asked for it, the step refuses (exit code 3), ALLOW_DOWNGRADE or not. That makes a roll
+back last: automation that runs again does not undo it. A defective file stops every write. With PUSH_BRANCH the holds of both branches count.
+
+` + "```yaml" + `
+holds:
+- service: backend
+  version: v1.1.0
+  digest: sha256:4f2a…     # optional
+  reason: "charges twice"
+  who: ada@example.com
+  when: 2026-11-24T09:30:00Z
+` + "```" + `
+
+**Every marker is accounted for.** The hand-over lists each marker of the image's policies as changed, already (there), held (by the gate), skipped
+(it cannot be edited: an alias, a block of text, a SOPS file, a file that does not parse, a policy that does not exist, something newer) or
+not-selected, with the reason; so are files that were not read (larger than 4 MiB, links, submodules). With ON_UNMATCHED=refuse, what cannot be
+edited stops the run before anything is written. A digest is never blanked: where a marker asks for one and none is known, nothing is written at
+all. DRY_RUN=true prints the change as a unified diff.
+
+**Signing.** SIGNING_KEY signs the commit with SSH (` + "`ssh-keygen -t ed25519 -N ''`" + `; git verifies it with gpg.format=ssh) or OpenPGP. A key with a
+passphrase is refused. COMMIT_EMAIL must be the key's identity where the host shows commits as verified.
 
 ` + "```yaml" + `
 - id: bump

@@ -20,12 +20,27 @@ func (m *messageTemplate) UnmarshalText(b []byte) error {
 	if err != nil {
 		return err
 	}
-	sample := messageData{Images: []Image{{}}, Edits: []Edit{{}}, Held: []Skip{{}}, Accounts: []string{"a"}}
-	if _, err := render(t, sample); err != nil {
-		return err
+	for _, sample := range samples {
+		if _, err := render(t, sample); err != nil {
+			return err
+		}
 	}
 	m.t = t
 	return nil
+}
+
+// samples are what a message may be about: everything that can be said, and no more than there always is. A template that only works
+// with one of them would fail on the day of the other.
+var samples = []messageData{
+	{
+		Service: "backend", Image: "example.com/backend", Tag: "v1.0.0", Digest: "sha256:00", Channel: "uat", Accounts: []string{"a"},
+		Edits: []Edit{{File: "f.yaml", Line: 1, Policy: "ns:p", Field: "tag", From: "v0.9.0", To: "v1.0.0", Account: "a"}},
+		Held:  []Skip{{File: "f.yaml", Line: 2, Policy: "ns:p", Account: "b", Reason: "held"}}, Back: []string{"backend v1.1.0 is held"}, Decision: "decided",
+		Commit: "00", Branch: "main", Repo: "backend", Build: "https://example.com",
+		Images: []Image{{"example.com/backend", "v1.0.0", "sha256:00"}},
+	},
+	{Service: "images", Images: []Image{{"example.com/a", "v1.0.0", ""}, {"example.com/b", "v2.0.0", ""}}, Edits: []Edit{{Field: "tag"}, {Field: "image"}}},
+	{Service: "backend", Image: "example.com/backend", Tag: "main-4f2a91c-1764000000", Channel: "staging", Edits: []Edit{{Field: "tag"}}},
 }
 
 func parseMessage(text string) (*template.Template, error) {
@@ -39,8 +54,9 @@ type messageData struct {
 	Accounts                             []string // that receive the tag, sorted
 	Edits                                []Edit
 	Held                                 []Skip
-	Decision                             string // the gate's decision in one line; empty when no gate ran
-	Commit, Branch, Repo, Build          string // of the service that is delivered; Build is the URL of the build
+	Back                                 []string // holds that are the reason to go back
+	Decision                             string   // the gate's decision in one line; empty when no gate ran
+	Commit, Branch, Repo, Build          string   // of the service that is delivered; Build is the URL of the build
 }
 
 // defaultMessage is written for people who read the log of the config repo: what changed, for whom, why, and where from.
@@ -53,6 +69,9 @@ const defaultMessage = `chore({{.Service}}): {{.Tag}}{{if .Accounts}} for {{few 
 
 const messageBody = `{{with .Decision}}{{.}}
 {{end}}{{range .Edits}}{{if or (eq .Field "tag") (eq .Field "image")}}{{.File}}:{{.Line}} {{.Policy}}{{with .Account}} ({{.}}){{end}}: {{with .From}}{{.}}{{else}}nothing{{end}} -> {{.To}}
+{{end}}{{end}}{{with .Back}}
+Going back, because
+{{range .}}{{.}}
 {{end}}{{end}}{{with .Held}}
 Held:
 {{range .}}{{.File}}:{{.Line}} {{.Policy}}: {{.Reason}}
@@ -100,6 +119,7 @@ func (p *plan) message(b *step.Build) (string, error) {
 		Service: p.service(), Images: p.images(), Image: p.target.image, Tag: p.target.tag, Digest: p.target.digest, Channel: string(p.target.channel()),
 		Edits: p.edits, Commit: p.in.CommitSHA, Branch: p.in.BranchName, Repo: p.in.RepoName, Build: b.URL(),
 	}
+	data.Back = slices.Compact(slices.Sorted(slices.Values(p.retreats)))
 	for _, s := range p.skipped {
 		if s.held {
 			data.Held = append(data.Held, s)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
+	"github.com/deepdesk/cloudbuild-steps/internal/hold"
 	"github.com/deepdesk/cloudbuild-steps/internal/marker"
 	"github.com/deepdesk/cloudbuild-steps/internal/policy"
 	"github.com/deepdesk/cloudbuild-steps/internal/release"
@@ -28,16 +29,22 @@ type plan struct {
 
 	edits     []Edit
 	skipped   []Skip
-	held      int      // how many of skipped the gate holds
-	defects   int      // how many of skipped cannot be edited
-	newer     []string // tags that stand where an older one was to be written
-	already   int      // resources that have the tag
-	unmatched []string // why there is no marker to write to
-	notes     []string // what else the reader should know about the repo
+	held      int        // how many of skipped the gate holds
+	defects   int        // how many of skipped cannot be edited
+	newer     []standing // tags that stand where an older one was to be written
+	already   int        // resources that have the tag
+	unmatched []string   // why there is no marker to write to
+	notes     []string   // what else the reader should know about the repo
 
-	written []target // what the edits write, each once
-	choices []Choice // what the policies chose, in modes where they do
-	gone    []string // where a tag stands that its image does not have any more
+	set      policy.Set
+	holds    hold.List
+	marks    []Mark   // every marker of the image's policies
+	retreats []string // holds that allow to go back, each once
+
+	subjects []string // the images that this run is about
+	written  []target // what the edits write, each once
+	choices  []Choice // what the policies chose, in modes where they do
+	gone     []string // where a tag stands that its image does not have any more
 
 	files map[string][2][]byte // old and new content
 }
@@ -46,7 +53,8 @@ type plan struct {
 type tracked struct {
 	id      string
 	policy  policy.Policy
-	defined bool // the config repo has a manifest of it; else it admits every tag
+	defined bool   // the config repo has a manifest of it; else it admits every tag
+	closed  string // why its markers are not to be written; empty when it selects the tag
 	target  target
 }
 
@@ -71,26 +79,35 @@ func (t tracked) compare(tag, there string) (int, error) {
 // newPlan reads the repo and decides. It is a function of its arguments: another state of the repo gets a plan of its own.
 func newPlan(s *gitrepo.Snapshot, in In, t target) (*plan, error) {
 	p := &plan{in: in, target: t, snapshot: s, files: map[string][2][]byte{}}
-	files, set, err := p.scan()
+	files, err := p.scan()
+	if unsafe, ok := errors.AsType[*gitrepo.UnsafeError](err); ok {
+		return p, step.Refuse(unsafe.Fix(), "%w", err)
+	}
 	if err != nil {
 		return p, err
 	}
-	admitting, err := p.track(set, files)
+	if p.holds, err = in.readHolds(s); err != nil {
+		return p, err
+	}
+	policies, err := p.track(p.set, files)
 	if err != nil {
 		return p, err
 	}
-	g, err := p.gate(admitting)
+	if err := p.refuseHeld(policies); err != nil {
+		return p, err
+	}
+	g, err := p.gate(policies)
 	if err != nil {
 		return p, err
 	}
 	seen := map[string]bool{}
 	for _, f := range files {
-		if err := p.consider(f, admitting, g, seen); err != nil {
+		if err := p.consider(f, policies, g, seen); err != nil {
 			return p, err
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(admitting)) {
-		if !seen[id] {
+	for _, id := range slices.Sorted(maps.Keys(policies)) {
+		if !seen[id] && policies[id].closed == "" {
 			p.unmatched = append(p.unmatched, "no marker names policy "+id)
 		}
 	}
@@ -108,8 +125,8 @@ func newPlan(s *gitrepo.Snapshot, in In, t target) (*plan, error) {
 func (p *plan) complaints() string {
 	list := slices.Clone(p.unmatched)
 	for _, s := range p.skipped {
-		if !s.held {
-			list = append(list, fmt.Sprintf("%s:%d: %s: %s", s.File, s.Line, s.Policy, s.Reason))
+		if !s.held && !s.harmless {
+			list = append(list, s.place()+": "+s.Reason)
 		}
 	}
 	return strings.Join(list, "; ")
@@ -122,21 +139,24 @@ type file struct {
 }
 
 // scan reads the YAML files below CONFIG_PATH once: those with markers are kept, those with image objects are parsed.
-func (p *plan) scan() ([]file, policy.Set, error) {
+func (p *plan) scan() ([]file, error) {
 	var files []file
-	var set policy.Set
 	root := path.Clean(p.in.ConfigPath) + "/"
 	err := p.snapshot.Walk(func(name string, mode gitrepo.Mode, _ int64, open func() ([]byte, error)) error {
-		if root != "./" && !strings.HasPrefix(name, root) || !isYAML(name) {
+		if root != "./" && !strings.HasPrefix(name, root) {
+			return nil
+		}
+		// Behind a link or a submodule with such a name there may be markers. Other links are of no interest.
+		if !isYAML(name) && (mode.IsRegular() || strings.Contains(path.Base(name), ".")) {
 			return nil
 		}
 		if !mode.IsRegular() {
-			p.notes = append(p.notes, name+" is a link or a submodule, which is never followed")
+			p.skipFile(name, "it is a link or a submodule, which is never followed", true)
 			return nil
 		}
 		content, err := open()
 		if tooLarge, ok := errors.AsType[*gitrepo.TooLargeError](err); ok {
-			p.notes = append(p.notes, tooLarge.Error()+" and was not read")
+			p.skipFile(name, tooLarge.Error()+" and was not read, so markers in it are not known", false)
 			return nil
 		}
 		if err != nil {
@@ -150,12 +170,12 @@ func (p *plan) scan() ([]file, policy.Set, error) {
 			p.notes = append(p.notes, fmt.Sprintf("%s: the image objects in it cannot be read: %v", name, err))
 			return nil
 		}
-		if err := set.Merge(objects); err != nil {
+		if err := p.set.Merge(objects); err != nil {
 			return step.Misconfigured("set CONFIG_PATH to the folder of one cluster", "%s: %w", name, err)
 		}
 		return nil
 	})
-	return files, set, err
+	return files, err
 }
 
 // isYAML reports whether Flux would look for markers in a file of this name.
@@ -168,6 +188,7 @@ func (p *plan) track(set policy.Set, files []file) (map[string]tracked, error) {
 	if p.target.chooser != nil {
 		return p.choose(set, files)
 	}
+	p.subjects = []string{p.target.image}
 	candidates := map[string]tracked{}
 	for _, q := range set.Policies {
 		image, _ := set.Image(q)
@@ -187,35 +208,33 @@ func (p *plan) track(set policy.Set, files []file) (map[string]tracked, error) {
 	if len(candidates) == 0 {
 		p.unmatched = append(p.unmatched, "the config repo has no ImagePolicy whose ImageRepository is "+p.target.image)
 	}
-	admitting := map[string]tracked{}
 	var refusals []string
 	for _, id := range slices.Sorted(maps.Keys(candidates)) {
 		t := candidates[id]
-		if t.defined && t.policy.Suspended {
-			refusals = append(refusals, id+": it is suspended")
-			continue
-		}
 		if t.defined {
-			if ok, reason := t.policy.Admits(p.target.tag); !ok {
-				refusals = append(refusals, id+": "+reason)
-				continue
+			_, t.closed = t.policy.Admits(p.target.tag)
+			if t.policy.Suspended {
+				t.closed = "it is suspended"
 			}
 		}
 		t.target = p.target
-		admitting[id] = t
+		candidates[id] = t
+		if t.closed != "" {
+			refusals = append(refusals, id+": "+t.closed)
+		}
 	}
-	if len(admitting) == 0 && len(candidates) > 0 {
+	if len(refusals) == len(candidates) && len(candidates) > 0 {
 		p.unmatched = append(p.unmatched, fmt.Sprintf("no policy admits %s (%s)", p.target.tag, strings.Join(refusals, "; ")))
 	}
-	return admitting, nil
+	return candidates, nil
 }
 
 // gate brings together what decides by account.
-func (p *plan) gate(admitting map[string]tracked) (gate, error) {
+func (p *plan) gate(policies map[string]tracked) (gate, error) {
 	g := gate{label: p.in.AccountLabel}
 	needed := false
-	for _, t := range admitting {
-		needed = needed || t.target.candidate && t.target.decision == nil
+	for _, t := range policies {
+		needed = needed || t.closed == "" && t.target.candidate && t.target.decision == nil
 	}
 	if !needed {
 		return g, nil
@@ -243,16 +262,18 @@ type unit struct {
 }
 
 // consider decides on the markers of one file.
-func (p *plan) consider(f file, admitting map[string]tracked, g gate, seen map[string]bool) error {
-	mentioned := false
-	for id := range admitting {
+func (p *plan) consider(f file, policies map[string]tracked, g gate, seen map[string]bool) error {
+	mentioned := slices.ContainsFunc(p.subjects, func(image string) bool {
+		return bytes.Contains(f.content, []byte(image)) // then a marker of an unknown policy may be ours, too
+	})
+	for id := range policies {
 		mentioned = mentioned || bytes.Contains(f.content, []byte(id))
 	}
 	if !mentioned {
 		return nil
 	}
 	var edits []marker.Edit
-	for _, u := range unitsOf(f.content, admitting) {
+	for _, u := range p.unitsOf(f.content, policies) {
 		seen[u.policy.id] = true
 		more, err := p.decide(f, u, g)
 		if err != nil {
@@ -265,7 +286,7 @@ func (p *plan) consider(f file, admitting map[string]tracked, g gate, seen map[s
 	}
 	after, err := marker.Splice(f.content, edits)
 	if err != nil {
-		return fmt.Errorf("editing %s: %w", f.name, err)
+		return fmt.Errorf("editing %s for %s: %w", f.name, few(policiesOf(edits)), err)
 	}
 	p.files[f.name] = [2][]byte{f.content, after}
 	return nil
@@ -273,14 +294,18 @@ func (p *plan) consider(f file, admitting map[string]tracked, g gate, seen map[s
 
 // unitsOf groups the markers of the policies. A comment that is no marker although it means to be one belongs to no policy; it makes a unit
 // of its own when it stands at a value, and holds back the others of its resource.
-func unitsOf(content []byte, admitting map[string]tracked) []*unit {
+func (p *plan) unitsOf(content []byte, policies map[string]tracked) []*unit {
 	var units []*unit
 	found := marker.Find(content)
 	for _, m := range found {
-		t, ok := admitting[m.ID()]
-		if m.Policy == "" && m.Skip != "" {
+		t, ok := policies[m.ID()]
+		switch {
+		case m.Policy == "" && m.Skip != "":
 			t = tracked{id: ""}
-		} else if !ok {
+		case !ok && p.isStray(m, found):
+			t = tracked{id: m.ID()}
+			m.Skip = cmp.Or(m.Skip, "the config repo has no ImagePolicy of that name")
+		case !ok:
 			continue
 		}
 		i := slices.IndexFunc(units, func(u *unit) bool { return u.policy.id == t.id && sameResource(u.resource, m.Resource) })
@@ -309,6 +334,30 @@ func unitsOf(content []byte, admitting map[string]tracked) []*unit {
 	return units
 }
 
+// isStray reports whether a marker names a policy that does not exist, and is about this image all the same: by its own value, or by that
+// of another marker of the same policy in the same resource. Without policies in the repo nothing can be told.
+func (p *plan) isStray(m marker.Marker, found []marker.Marker) bool {
+	if _, defined := p.set.Find(m.ID()); defined || len(p.set.Policies) == 0 || m.Policy == "" {
+		return false
+	}
+	return slices.ContainsFunc(found, func(other marker.Marker) bool {
+		ours := other.Field == marker.Name && slices.Contains(p.subjects, other.Value) ||
+			other.Field == marker.Reference && slices.Contains(p.subjects, repositoryOf(other.Value))
+		return ours && other.ID() == m.ID() && sameResource(other.Resource, m.Resource)
+	})
+}
+
+// policiesOf lists the policies of edits, each once.
+func policiesOf(edits []marker.Edit) []string {
+	var ids []string
+	for _, e := range edits {
+		if id := e.Marker.ID(); !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 func sameResource(a, b marker.Resource) bool {
 	return a.APIVersion == b.APIVersion && a.Kind == b.Kind && a.Namespace == b.Namespace && a.Name == b.Name
 }
@@ -317,9 +366,14 @@ func sameResource(a, b marker.Resource) bool {
 func (p *plan) decide(f file, u *unit, g gate) ([]marker.Edit, error) {
 	account, doubt := p.in.owner(u.resource, f.name)
 	skip := Skip{File: f.name, Line: u.markers[0].Line, Policy: u.policy.id, Account: account}
+	if u.policy.closed != "" {
+		p.mark(f, u.markers, account, stateNotSelected, u.policy.closed)
+		return nil, nil
+	}
 	if u.defect != "" {
 		skip.Reason = u.defect
 		p.skipped = append(p.skipped, skip)
+		p.mark(f, u.markers, account, stateSkipped, u.defect)
 		p.defects++
 		return nil, nil
 	}
@@ -342,23 +396,29 @@ func (p *plan) decide(f file, u *unit, g gate) ([]marker.Edit, error) {
 	}
 	if len(edits) == 0 {
 		p.already++
+		p.mark(f, u.markers, account, stateAlready, "")
 		return nil, nil
 	}
 	if reason := g.holds(account, doubt); reason != "" {
 		skip.Reason, skip.held = reason, true
 		p.skipped = append(p.skipped, skip)
+		p.mark(f, u.markers, account, stateHeld, reason)
 		p.held++
 		return nil, nil
 	}
-	if p.vanished(skip, u.policy, tags) {
+	if reason := p.vanished(skip, u, tags); reason != "" {
+		p.mark(f, u.markers, account, stateSkipped, reason)
 		return nil, nil
 	}
-	if reason := p.backwards(u.policy, tags, edits); reason != "" && !p.in.AllowDowngrade {
+	retreats := len(p.retreats)
+	if reason := p.backwards(f, u, tags, edits); reason != "" && !p.in.AllowDowngrade {
 		skip.Reason = reason
 		p.skipped = append(p.skipped, skip)
+		p.mark(f, u.markers, account, stateSkipped, reason)
 		return nil, nil
 	}
 	p.write(u.policy.target)
+	p.markEdited(f, u, account, edits, strings.Join(p.retreats[retreats:], "; "))
 	for _, e := range edits {
 		p.edits = append(p.edits, Edit{
 			File: f.name, Line: e.Marker.Line, Policy: u.policy.id, Field: string(e.Marker.Field), From: e.Marker.Value, To: e.Value, Account: account,
@@ -402,14 +462,25 @@ func (p *plan) value(t tracked, m marker.Marker) (value string, known bool) {
 }
 
 // backwards returns why the edits would put something older in the place of something newer, or might, as far as can be told.
-func (p *plan) backwards(t tracked, tags []string, edits []marker.Edit) string {
+// A hold on what is there opens the way back.
+func (p *plan) backwards(f file, u *unit, tags []string, edits []marker.Edit) string {
+	t := u.policy
 	for _, there := range tags {
 		if there == t.target.tag || there == "" {
 			continue
 		}
 		c, err := t.compare(t.target.tag, there)
+		if err == nil && c > 0 {
+			continue
+		}
+		if h, open := p.retreat(t.target.image, there, u.markers); open {
+			if err != nil || c < 0 {
+				p.retreats = append(p.retreats, h.String())
+			}
+			continue
+		}
 		if err == nil && c < 0 {
-			p.newer = append(p.newer, there)
+			p.newer = append(p.newer, standing{there, f.name, u.lineOf(there), t.id})
 			return there + " is there, which is newer"
 		}
 		if err != nil && !t.defined {
@@ -418,6 +489,9 @@ func (p *plan) backwards(t tracked, tags []string, edits []marker.Edit) string {
 	}
 	digests := slices.ContainsFunc(edits, func(e marker.Edit) bool { return e.Marker.Field == marker.Digest })
 	if len(tags) == 0 && digests {
+		if _, open := p.retreat(t.target.image, "", u.markers); open {
+			return ""
+		}
 		return "a digest alone does not tell whether it is older: mark the tag in the same resource, too"
 	}
 	return ""
@@ -461,6 +535,7 @@ func (p *plan) change(b *step.Build, now time.Time) (*gitrepo.Change, error) {
 	c := &gitrepo.Change{
 		Files: map[string][]byte{}, Message: message, Author: gitrepo.Signature{Name: p.in.CommitAuthor, Email: p.in.CommitEmail, When: now},
 	}
+	c.Key = p.target.key
 	for name, contents := range p.files {
 		c.Files[name] = contents[1]
 	}
@@ -474,14 +549,17 @@ func (p *plan) nothing() error {
 	case len(p.newer) > 0 && !p.target.isRelease && p.target.chooser == nil:
 		return step.Nothing("%s is superseded by %s", tag, p.newer[0])
 	case len(p.newer) > 0 && p.already == 0 && p.held == 0:
-		return step.Refuse("set ALLOW_DOWNGRADE=true to go back on purpose", "%s is older than what is there: %s", tag, strings.Join(slices.Compact(p.newer), ", "))
+		return step.Refuse("hold the newer version (rollback-version does, in "+p.in.holdsPath()+"), or set ALLOW_DOWNGRADE=true, to go back on purpose",
+			"%s is older than what is there: %s", tag, places(p.newer))
 	case p.already > 0:
 		return step.Nothing("%s stands already wherever it may", tag)
 	case p.held > 0:
 		first := p.skipped[slices.IndexFunc(p.skipped, func(s Skip) bool { return s.held })]
-		return step.Nothing("%s is held (%d of %d): %s", tag, p.held, len(p.skipped), first.Reason)
+		return step.Nothing("%s is held in all %d places, the first is %s: %s", tag, p.held, first.place(), first.Reason)
 	case len(p.unmatched) > 0:
 		return step.Nothing("%s", strings.Join(p.unmatched, "; "))
+	case len(p.skipped) > 0:
+		return step.Nothing("no marker for %s can be written; the first is %s: %s", tag, p.skipped[0].place(), p.skipped[0].Reason)
 	}
 	return step.Nothing("no marker for %s can be written", tag)
 }
@@ -509,13 +587,21 @@ func (p *plan) report(b *step.Build) {
 			b.Log.Warn(fmt.Sprintf("and %d more were left alone", len(p.skipped)-mostLines))
 			break
 		}
-		line := fmt.Sprintf("left alone: %s:%d", s.File, s.Line)
-		if s.held {
-			b.Log.Info(line, "policy", s.Policy, "reason", s.Reason)
+		if s.Line == 0 {
+			b.Log.Warn("left alone: "+s.File, "reason", s.Reason)
+			continue
+		}
+		about := []any{"policy", s.Policy, "reason", s.Reason}
+		if s.Account != "" {
+			about = append(about, "account", s.Account)
+		}
+		if line := fmt.Sprintf("left alone: %s:%d", s.File, s.Line); s.held {
+			b.Log.Info(line, about...)
 		} else {
-			b.Log.Warn(line, "policy", s.Policy, "reason", s.Reason)
+			b.Log.Warn(line, about...)
 		}
 	}
+	p.explain(b)
 	for i, e := range p.edits {
 		if i == mostLines {
 			b.Log.Info(fmt.Sprintf("and %d more edits", len(p.edits)-mostLines))

@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
+	"github.com/deepdesk/cloudbuild-steps/internal/hold"
 	"github.com/deepdesk/cloudbuild-steps/internal/release"
+	"github.com/deepdesk/cloudbuild-steps/internal/secret"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
 )
 
@@ -28,13 +30,15 @@ type In struct {
 	AccountLabel    string          `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a resource that says whose it is"`
 	AccountPath     accountPath     `env:"ACCOUNT_PATH" doc:"path pattern that says whose a file is, such as accounts/{account}/"`
 	AllowDowngrade  bool            `env:"ALLOW_DOWNGRADE" default:"false" doc:"write an older version over a newer one"`
+	Holds           string          `env:"HOLDS" default:"holds.yaml" doc:"path of the list of versions that must not be delivered, in the config repo"`
 	OnUnmatched     string          `env:"ON_UNMATCHED" default:"warn" oneof:"warn,refuse" doc:"what to do when no policy admits the tag, no marker names such a policy, or a marker cannot be edited"`
 	DecisionsPath   string          `env:"DECISIONS_PATH" default:"decisions" doc:"folder of the config repo for the gate's decisions, as SERVICE/VERSION.json"`
 	Service         string          `env:"SERVICE" doc:"the service's name; the last path element of IMAGE when unset"`
 	PushBranch      string          `env:"PUSH_BRANCH" doc:"push to this branch instead of CONFIG_BRANCH, for a pull request; it is created when missing, else added to"`
 	CommitAuthor    string          `env:"COMMIT_AUTHOR" default:"bump-config" doc:"author of the commit"`
 	CommitEmail     string          `env:"COMMIT_EMAIL" default:"bump-config@cloudbuild-steps.invalid" doc:"e-mail address of the author"`
-	CommitMessage   messageTemplate `env:"COMMIT_MESSAGE" doc:"commit message as a Go template; fields: .Service .Image .Tag .Digest .Channel .Accounts .Images (.Image .Tag .Digest) .Edits (.File .Line .Policy .Field .From .To .Account) .Held (.File .Line .Policy .Account .Reason) .Commit .Branch .Repo .Build; when unset: what changed, for whom, why, and the build"`
+	CommitMessage   messageTemplate `env:"COMMIT_MESSAGE" doc:"commit message as a Go template; fields: .Service .Image .Tag .Digest .Channel .Accounts .Images (.Image .Tag .Digest) .Edits (.File .Line .Policy .Field .From .To .Account) .Held (.File .Line .Policy .Account .Reason) .Back (holds that are the reason to go back) .Commit .Branch .Repo .Build; when unset: what changed, for whom, why, and the build"`
+	SigningKey      secret.Text     `env:"SIGNING_KEY" doc:"private key that signs the commit: OpenPGP in ASCII armor, or SSH, without a passphrase; pass it with secretEnv"`
 	step.Source
 	step.Credentials
 }
@@ -50,7 +54,7 @@ func (in In) Check(f *step.Faults) {
 			f.Add("POLICIES", "%q does not name a policy: want namespace:name", id)
 		}
 	}
-	for _, v := range []struct{ name, path string }{{"ACCOUNTS", in.Accounts}, {"DECISIONS_PATH", in.DecisionsPath}} {
+	for _, v := range []struct{ name, path string }{{"ACCOUNTS", in.Accounts}, {"DECISIONS_PATH", in.DecisionsPath}, {"HOLDS", in.Holds}} {
 		if path.IsAbs(v.path) || strings.Contains("/"+v.path+"/", "/../") || strings.Contains(v.path, "://") {
 			f.Add(v.name, "%q is not inside the config repo: want a relative path without ..", v.path)
 		}
@@ -60,16 +64,23 @@ func (in In) Check(f *step.Faults) {
 			f.Add(v.name, "%v", err)
 		}
 	}
+	if !in.SigningKey.IsZero() {
+		if _, err := gitrepo.ParseSigningKey(in.SigningKey); err != nil {
+			f.Add("SIGNING_KEY", "is wrong: %v", err)
+		}
+	}
 }
 
 // Out is what bump-config did.
 type Out struct {
-	Commit   string   `json:"commit" env:"CONFIG_COMMIT" doc:"the commit that was pushed; empty when there was nothing to change"`
-	Branch   string   `json:"branch" doc:"the branch it was pushed to"`
-	Attempts int      `json:"attempts" doc:"how often the edits were decided on; more than one when other writers were quicker"`
-	Edits    []Edit   `json:"edits" doc:"changed values: file, line, policy, field (name, tag, digest or image), from, to, account"`
-	Skipped  []Skip   `json:"skipped" doc:"markers that were left alone: file, line, policy, account, reason"`
-	Choices  []Choice `json:"choices" doc:"with MODE=scan and MODE=resolved, what each policy chose: policy, image, tag, equal (tags that it finds equal), tags and admitted (how many there are, and how many qualify)"`
+	Commit   string      `json:"commit" env:"CONFIG_COMMIT" doc:"the commit that was pushed; empty when there was nothing to change"`
+	Branch   string      `json:"branch" doc:"the branch it was pushed to"`
+	Attempts int         `json:"attempts" doc:"how often the edits were decided on; more than one when other writers were quicker"`
+	Edits    []Edit      `json:"edits" doc:"changed values: file, line, policy, field (name, tag, digest or image), from, to, account"`
+	Skipped  []Skip      `json:"skipped" doc:"markers that were left alone, and files that were not read (line 0): file, line, policy, account, reason"`
+	Markers  []Mark      `json:"markers" doc:"every marker of the image's policies: file, line, policy, field, account, state (changed, already, held, skipped, not-selected), value (before the edit), reason"`
+	Holds    []hold.Hold `json:"holds" doc:"versions of this service that must not be delivered: service, version, digest, reason, who, when, build, line"`
+	Choices  []Choice    `json:"choices" doc:"with MODE=scan and MODE=resolved, what each policy chose: policy, image, tag, equal (tags that it finds equal), passed (holds on newer tags), tags and admitted (how many there are, and how many qualify)"`
 }
 
 // Edit is one changed value.
@@ -91,7 +102,8 @@ type Skip struct {
 	Account string `json:"account"`
 	Reason  string `json:"reason"`
 
-	held bool // by the gate, and not for a fault of the marker
+	held     bool // by the gate, and not for a fault of the marker
+	harmless bool // nothing that ON_UNMATCHED is about
 }
 
 // Result is the commit.
@@ -106,9 +118,13 @@ var program = step.Program[In, Out]{
 }
 
 func run(ctx context.Context, b *step.Build, in In) (Out, error) {
-	out := Out{Branch: in.branch(), Edits: []Edit{}, Skipped: []Skip{}, Choices: []Choice{}}
+	out := Out{Branch: in.branch(), Edits: []Edit{}, Skipped: []Skip{}, Markers: []Mark{}, Holds: []hold.Hold{}, Choices: []Choice{}}
 	wanted, err := newTarget(ctx, b, in)
 	if err != nil {
+		return out, err
+	}
+	remote := gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken}
+	if err := wanted.prepare(ctx, in, remote); err != nil {
 		return out, err
 	}
 	now := time.Now()
@@ -124,7 +140,6 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	if b.DryRun {
 		act = gitrepo.Preview
 	}
-	remote := gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken}
 	result, err := act(ctx, remote, in.ConfigBranch, in.PushBranch, decide)
 	out.Attempts = result.Attempts
 	if lost, ok := errors.AsType[*gitrepo.LostRaceError](err); ok {
@@ -132,6 +147,8 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	}
 	if p != nil {
 		out.Skipped = append(out.Skipped, p.skipped...)
+		out.Markers = append(out.Markers, p.marks...)
+		out.Holds = append(out.Holds, p.holdsOf()...)
 		out.Choices = append(out.Choices, p.choices...)
 	}
 	if err != nil {

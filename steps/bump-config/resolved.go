@@ -51,7 +51,7 @@ func (r *resolved) candidates(set policy.Set) []*candidate {
 	var list []*candidate
 	for _, x := range r.list {
 		c := &candidate{policy: x.Policy, repository: policy.Repository{Image: x.Image}, digest: x.Digest}
-		c.choice = Choice{Policy: x.ID(), Image: x.Image, Tag: x.Tag, Equal: []string{}}
+		c.choice = Choice{Policy: x.ID(), Image: x.Image, Tag: x.Tag, Equal: []string{}, Passed: []string{}}
 		if x.Doubt != "" {
 			c.doubt = "the cluster may have chosen this some time ago: " + x.Doubt
 		}
@@ -67,8 +67,17 @@ func (r *resolved) candidates(set policy.Set) []*candidate {
 	return list
 }
 
-// choose has nothing to do: the cluster chose.
-func (*resolved) choose([]*candidate) error { return nil }
+// choose has only to look at the holds: the cluster chose, and does not know them.
+func (*resolved) choose(all []*candidate, barred func(target) (string, error)) error {
+	for _, c := range all {
+		reason, err := barred(target{image: c.choice.Image, tag: c.choice.Tag, digest: c.digest})
+		if err != nil {
+			return err
+		}
+		c.nothing = reason
+	}
+	return nil
+}
 
 // confirm has nothing to add to the digest that the cluster names, if it names one.
 func (r *resolved) confirm(t *target) error { return nil }

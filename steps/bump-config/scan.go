@@ -68,7 +68,7 @@ func (*scanner) candidates(set policy.Set) []*candidate {
 	return list
 }
 
-func (s *scanner) choose(asked []*candidate) error {
+func (s *scanner) choose(asked []*candidate, barred func(target) (string, error)) error {
 	missing := map[string]bool{}
 	for _, c := range asked {
 		image := c.repository.Image
@@ -87,11 +87,26 @@ func (s *scanner) choose(asked []*candidate) error {
 		image := c.repository.Image
 		kept := c.repository.Keep(s.lists[image])
 		choice, err := c.policy.Choose(kept)
+		passed := []string{}
+		for admitted := choice.Admitted; err == nil; choice.Admitted = admitted {
+			reason, failed := barred(target{image: image, tag: choice.Tag})
+			if failed != nil {
+				return failed
+			}
+			if reason == "" {
+				break
+			}
+			passed = append(passed, reason)
+			kept = slices.DeleteFunc(kept, func(tag string) bool { return tag == choice.Tag })
+			choice, err = c.policy.Choose(kept)
+		}
 		c.choice = Choice{
-			Policy: c.policy.ID(), Image: image, Tag: choice.Tag, Equal: append([]string{}, choice.Equal...),
+			Policy: c.policy.ID(), Image: image, Tag: choice.Tag, Equal: append([]string{}, choice.Equal...), Passed: passed,
 			Tags: len(s.lists[image]), Admitted: choice.Admitted,
 		}
 		switch {
+		case errors.Is(err, policy.ErrNoTag) && len(passed) > 0:
+			c.nothing = passed[len(passed)-1]
 		case errors.Is(err, policy.ErrNoTag) && len(kept) == 0:
 			c.nothing = image + " has no tags"
 		case errors.Is(err, policy.ErrNoTag):

@@ -97,6 +97,9 @@ func addRegistry(env *testscript.Env) error {
 	return nil
 }
 
+// free is a repo without holds.
+func free(target) (string, error) { return "", nil }
+
 func imagePolicy(t *testing.T, suffix, image, spec string) policy.Set {
 	t.Helper()
 	set, err := policy.Parse(fmt.Appendf(nil, `apiVersion: image.toolkit.fluxcd.io/v1
@@ -142,7 +145,7 @@ func TestEachImageIsListedOnce(t *testing.T) {
 	}
 	candidates := s.candidates(set)
 	for range 2 { // the second time is after a lost race
-		if err := s.choose(candidates); err != nil {
+		if err := s.choose(candidates, free); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -150,14 +153,14 @@ func TestEachImageIsListedOnce(t *testing.T) {
 	if len(asked) != 20 || len(slices.Compact(asked)) != 20 {
 		t.Errorf("%d lists were asked for: %q", len(asked), asked)
 	}
-	want := Choice{Policy: "n:p0", Image: "host.example/p/r/app00", Tag: "v1.2.0", Equal: []string{}, Tags: 4, Admitted: 3}
+	want := Choice{Policy: "n:p0", Image: "host.example/p/r/app00", Tag: "v1.2.0", Equal: []string{}, Passed: []string{}, Tags: 4, Admitted: 3}
 	if diff := cmp.Diff(want, candidates[0].choice); diff != "" {
 		t.Error(diff)
 	}
 	fail["host.example/p/r/app07"], fail["host.example/p/r/app19"] = true, true
 	s.lists = map[string][]string{}
 	for range 20 {
-		if err := s.choose(candidates); err == nil || err.Error() != "listing host.example/p/r/app07" {
+		if err := s.choose(candidates, free); err == nil || err.Error() != "listing host.example/p/r/app07" {
 			t.Fatalf("%v", err)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
+	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
+	"github.com/deepdesk/cloudbuild-steps/internal/hold"
 	"github.com/deepdesk/cloudbuild-steps/internal/release"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
 )
@@ -21,6 +23,8 @@ type target struct {
 	decision   *accounts.Decision // the gate's; nil when no gate ran in this build
 	undecided  string             // why the gate's decision, which is on another version of the image, keeps this one back
 	chooser    chooser            // where each policy gets a target of its own from; nil when this one is for all
+	key        gitrepo.SigningKey // signs the commit
+	elsewhere  hold.List          // with PUSH_BRANCH: the holds of CONFIG_BRANCH
 }
 
 // digest is an image's digest.
@@ -118,6 +122,26 @@ func (t *target) addPushed(b *step.Build) error {
 	return nil
 }
 
+// prepare reads the signing key, and the holds of the branch that counts when the commit goes to another one: what waits there for review
+// may be older than the newest hold.
+func (t *target) prepare(ctx context.Context, in In, remote gitrepo.Remote) error {
+	if !in.SigningKey.IsZero() {
+		var err error
+		if t.key, err = gitrepo.ParseSigningKey(in.SigningKey); err != nil {
+			return fmt.Errorf("reading SIGNING_KEY: %w", err)
+		}
+	}
+	if in.branch() == in.ConfigBranch {
+		return nil
+	}
+	s, err := gitrepo.Open(ctx, remote, in.ConfigBranch)
+	if err != nil {
+		return err
+	}
+	t.elsewhere, err = in.readHolds(s)
+	return err
+}
+
 // channel is the channel that the tag is for.
 func (t target) channel() release.Channel {
 	switch {
@@ -137,6 +161,15 @@ func (t target) reference(pinned bool) string {
 		return t.image + ":" + t.tag + "@" + t.digest
 	}
 	return t.image + ":" + t.tag
+}
+
+// repositoryOf returns a reference without its tag and digest.
+func repositoryOf(reference string) string {
+	reference, _, _ = strings.Cut(reference, "@")
+	if tag := tagOf(reference); tag != "" {
+		return strings.TrimSuffix(reference, ":"+tag)
+	}
+	return reference
 }
 
 // tagOf returns the tag in a reference, "" when it has none.
