@@ -54,7 +54,7 @@ cluster: prepare binaries ## Start a Kubernetes control plane on loopback and pr
 
 .PHONY: bench
 bench: ## Run the benchmarks and compare them with benchstat
-	@go test -run '^$$' -bench . -benchmem -count 6 ./internal/... | tee bench.txt
+	@go test -run '^$$' -bench . -benchmem -count 6 ./internal/... ./steps/bump-config | tee bench.txt
 	@$(TOOL) benchstat bench.txt
 
 .PHONY: docs
