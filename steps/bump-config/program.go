@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -118,6 +119,7 @@ var program = step.Program[In, Out]{
 }
 
 func run(ctx context.Context, b *step.Build, in In) (Out, error) {
+	debug.SetGCPercent(50) // the repo's files stay in memory as long as the program runs; as much again for what is thrown away is too much
 	out := Out{Branch: in.branch(), Edits: []Edit{}, Skipped: []Skip{}, Markers: []Mark{}, Holds: []hold.Hold{}, Choices: []Choice{}}
 	wanted, err := newTarget(ctx, b, in)
 	if err != nil {
