@@ -19,13 +19,13 @@ import (
 // In is what bump-config is told.
 type In struct {
 	step.ConfigRepo `require:"CONFIG_REPO"`
-	Image           step.Image      `env:"IMAGE" doc:"registry repository of the service's image, without a tag; required with MODE=version, and a limit in the other modes"`
-	Mode            string          `env:"MODE" default:"version" oneof:"version,scan,resolved" doc:"where the new values come from: VERSION or BUILD_TAG; the registry, by the policies of the repo; the file RESOLVED"`
+	Image           step.Image           `env:"IMAGE" doc:"registry repository of the service's image, without a tag; required with MODE=version, and a limit in the other modes"`
+	Mode            string               `env:"MODE" default:"version" oneof:"version,scan,resolved" doc:"where the new values come from: VERSION or BUILD_TAG; the registry, by the policies of the repo; the file RESOLVED"`
 	Version         release.Version      `env:"VERSION" from:"TAG_NAME" doc:"the release to write, such as v2.0.0-rc.1"`
 	BuildTag        string               `env:"BUILD_TAG" from:"compute-version.build_tag" doc:"the build tag to write when there is no VERSION, main-<commit>-<unix time>"`
 	Digest          digest               `env:"DIGEST" doc:"digest behind the tag; when unset, the gate's decision's, or what tag-image handed over for this very tag"`
-	Resolved        string          `env:"RESOLVED" doc:"with MODE=resolved: a file of ImagePolicy objects with their status, as kubectl get imagepolicies -A -o yaml prints"`
-	Policies        []string        `env:"POLICIES" doc:"only the markers of these policies, each namespace:name; with MODE=version, policies that the repo does not define are taken to admit every tag"`
+	Resolved        string               `env:"RESOLVED" doc:"with MODE=resolved: a file of ImagePolicy objects with their status, as kubectl get imagepolicies -A -o yaml prints"`
+	Policies        []string             `env:"POLICIES" doc:"only the markers of these policies, each namespace:name; with MODE=version, policies that the repo does not define are taken to admit every tag"`
 	Accounts        string               `env:"ACCOUNTS" default:"accounts.yaml" doc:"path of the inventory in the config repo; without a decision, it says which accounts may receive a release candidate, and with one, it must not contradict it; a URL means that the repo has none"`
 	AccountLabel    string               `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a resource that says whose it is"`
 	AccountPath     accounts.PathPattern `env:"ACCOUNT_PATH" doc:"path pattern that says whose a file is, such as accounts/{account}/"`
@@ -36,12 +36,12 @@ type In struct {
 	RequireDecision bool                 `env:"REQUIRE_DECISION" default:"false" doc:"write a release only when gate-uat ran in this build; for builds that have a gate, so that a decision which is gone stops them"`
 	VerifyTag       bool                 `env:"VERIFY_TAG" default:"true" doc:"with a decision of gate-uat, ask the registry whether the tag still has the digest that was decided on"`
 	Insecure        []string             `env:"REGISTRY_INSECURE" doc:"hosts (host or host:port) reached over plain HTTP; loopback always is"`
-	Endpoint        string          `env:"ARTIFACT_REGISTRY_ENDPOINT" doc:"with MODE=scan: host:port of another Artifact Registry API server; when it is set, images on loopback are listed through it, too"`
+	Endpoint        string               `env:"ARTIFACT_REGISTRY_ENDPOINT" doc:"with MODE=scan: host:port of another Artifact Registry API server; when it is set, images on loopback are listed through it, too"`
 	Service         string               `env:"SERVICE" doc:"the service's name; the last path element of IMAGE when unset"`
 	PushBranch      string               `env:"PUSH_BRANCH" doc:"push to this branch instead of CONFIG_BRANCH, for a pull request; it is created when missing, else added to"`
 	CommitAuthor    string               `env:"COMMIT_AUTHOR" default:"bump-config" doc:"author of the commit"`
 	CommitEmail     string               `env:"COMMIT_EMAIL" default:"bump-config@cloudbuild-steps.invalid" doc:"e-mail address of the author"`
-	CommitMessage   messageTemplate `env:"COMMIT_MESSAGE" doc:"commit message as a Go template; fields: .Service .Image .Tag .Digest .Channel .Accounts .Images (.Image .Tag .Digest) .Edits (.File .Line .Policy .Field .From .To .Account) .Held (.File .Line .Policy .Account .Reason) .Back (holds that are the reason to go back) .Commit .Branch .Repo .Build; when unset: what changed, for whom, why, and the build"`
+	CommitMessage   messageTemplate      `env:"COMMIT_MESSAGE" doc:"commit message as a Go template; fields: .Service .Image .Tag .Digest .Channel .Accounts .Images (.Image .Tag .Digest) .Edits (.File .Line .Policy .Field .From .To .Account) .Held (.File .Line .Policy .Account .Reason) .Back (holds that are the reason to go back) .Commit .Branch .Repo .Build; when unset: what changed, for whom, why, and the build"`
 	SigningKey      secret.Text          `env:"SIGNING_KEY" doc:"private key that signs the commit: OpenPGP in ASCII armor, or SSH, without a passphrase; pass it with secretEnv"`
 	step.Source
 	step.Credentials
