@@ -53,7 +53,8 @@ cluster: prepare binaries ## Start a Kubernetes control plane on loopback and pr
 	@bin/rehearse cluster
 
 .PHONY: bench
-bench: ## Run the benchmarks and compare them with benchstat
+bench: ## Run the benchmarks: tag-image against crane (into docs/benchmarks.md), then the packages' own
+	@go run ./internal/rehearsal/tagbench -out docs/benchmarks.md
 	@go test -run '^$$' -bench . -benchmem -count 6 ./internal/... | tee bench.txt
 	@$(TOOL) benchstat bench.txt
 
