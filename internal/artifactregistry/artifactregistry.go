@@ -4,7 +4,7 @@
 // internal/registry, which knows manifests.
 //
 // The client is hand-written REST over net/http and Google's token source: one method of a documented API, instead of a generated client
-// that would add ten megabytes to a program of twelve (docs/adr/0008).
+// that would add ten megabytes to a program of twelve (docs/adr/0009).
 package artifactregistry
 
 import (
