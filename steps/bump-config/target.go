@@ -43,7 +43,7 @@ func newTarget(b *step.Build, in In) (target, error) {
 	if !in.Version.IsZero() {
 		t.tag, t.isRelease, t.candidate = in.Version.String(), true, in.Version.IsPrerelease()
 	}
-	if err := t.addDecision(b); err != nil {
+	if err := t.addDecision(b, in); err != nil {
 		return t, err
 	}
 	if in.RequireDecision && t.isRelease && t.decision == nil {
@@ -53,7 +53,7 @@ func newTarget(b *step.Build, in In) (target, error) {
 }
 
 // addDecision takes over the gate's decision, if there is one.
-func (t *target) addDecision(b *step.Build) error {
+func (t *target) addDecision(b *step.Build, in In) error {
 	h, ok, err := b.Handover("gate-uat")
 	if err != nil || !ok {
 		return err
@@ -65,6 +65,11 @@ func (t *target) addDecision(b *step.Build) error {
 	d, err := accounts.ParseDecision(h.JSON)
 	if err != nil {
 		return step.Refuse(advice, "reading the decision of gate-uat: %w", err)
+	}
+	if !in.DecisionKey.IsZero() {
+		if err := d.CheckSeal([]byte(in.DecisionKey.Reveal())); err != nil {
+			return step.Refuse(advice, "reading the decision of gate-uat: %w", err)
+		}
 	}
 	if d.Build != b.ID {
 		return step.Refuse(advice, "the decision is of build %q, and this is build %q", d.Build, b.ID)
