@@ -33,6 +33,7 @@ type Decision struct {
 	Overrides []Override `json:"overrides" doc:"freeze windows that were overridden: freeze, until, by, reason"`
 	// What in the config repo does not fit the inventory.
 	Findings []Finding `json:"findings" doc:"where inventory and config repo do not fit each other: kind, account, file, line, policy, detail"`
+	Seal     string    `json:"seal,omitempty" doc:"HMAC-SHA-256 of the decision, in hexadecimal, when DECISION_KEY is set"`
 }
 
 // Verdict is the decision on one account.
@@ -295,8 +296,8 @@ func ParseDecision(b []byte) (Decision, error) {
 	members := map[string]func(member) error{
 		"version": into(&d.Version), "service": into(&d.Service), "image": into(&d.Image), "digest": into(&d.Digest), "channel": into(&d.Channel),
 		"inventory_sha256": into(&d.InventorySHA256), "region": into(&d.Region), "build": into(&d.Build), "inventory": into(&d.Inventory),
-		"inventory_commit": into(&d.InventoryCommit),
-		"allowed":          listInto(&d.Allowed, verdictMembers), "held": listInto(&d.Held, verdictMembers),
+		"inventory_commit": into(&d.InventoryCommit), "seal": into(&d.Seal),
+		"allowed": listInto(&d.Allowed, verdictMembers), "held": listInto(&d.Held, verdictMembers),
 		"overrides": optional(listInto(&d.Overrides, overrideMembers)), "findings": optional(listInto(&d.Findings, findingMembers)),
 	}
 	for _, name := range frameMembers {

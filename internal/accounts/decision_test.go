@@ -344,3 +344,35 @@ func BenchmarkGate(b *testing.B) {
 		})
 	}
 }
+
+func TestASealHoldsEveryMember(t *testing.T) {
+	key := []byte("a key")
+	sealed, err := sampleDecision(t).Sealed(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := json.Marshal(sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err := ParseDecision(raw); err != nil || d.CheckSeal(key) != nil {
+		t.Fatalf("it does not survive its file: %v, %v", err, d.CheckSeal(key))
+	}
+	if sealed.CheckSeal([]byte("another key")) == nil || sampleDecision(t).CheckSeal(key) == nil {
+		t.Error("another key, or no seal, is accepted")
+	}
+	for name, change := range map[string]func(*Decision){
+		"version": func(d *Decision) { d.Version = "v2.0.0-rc.2" }, "service": func(d *Decision) { d.Service = "x" }, "image": func(d *Decision) { d.Image = "x" },
+		"digest": func(d *Decision) { d.Digest = "x" }, "channel": func(d *Decision) { d.Channel = "production" }, "inventory_sha256": func(d *Decision) { d.InventorySHA256 = "x" },
+		"region": func(d *Decision) { d.Region = "x" }, "build": func(d *Decision) { d.Build = "x" }, "inventory": func(d *Decision) { d.Inventory = "x" },
+		"inventory_commit": func(d *Decision) { d.InventoryCommit = "" }, "allowed": func(d *Decision) { d.Allowed = d.Allowed[1:] },
+		"held": func(d *Decision) { d.Held = d.Held[1:] }, "overrides": func(d *Decision) { d.Overrides = []Override{{}} }, "findings": func(d *Decision) { d.Findings = []Finding{{}} },
+		"seal": func(d *Decision) { d.Seal = strings.Repeat("0", 64) },
+	} {
+		d := sealed
+		change(&d)
+		if d.CheckSeal(key) == nil {
+			t.Errorf("%s can be changed", name)
+		}
+	}
+}

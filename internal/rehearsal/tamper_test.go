@@ -290,6 +290,47 @@ func TestTamperingBetweenGateAndCommitStopsBumpConfig(t *testing.T) {
 	}
 }
 
+// What no inventory can show, such as a region that was added to those admitted, a seal does.
+func TestASealShowsWhatNothingElseDoes(t *testing.T) {
+	registry, err := ociregistry.Start(t.Context(), ociregistry.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = registry.Close() }()
+	git, err := gitserver.Start(t.TempDir(), gitserver.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = git.Close() }()
+	admitAll := func(d *delivery) {
+		d.rewrite(d.handedOver(), func(x *accounts.Decision) { allow("willow")(x); x.Region = "" })
+	}
+	for i, tt := range []struct {
+		name           string
+		atGate, atBump string
+		tamper         func(*delivery)
+		code           int
+		want           string
+	}{
+		{"no key: another region is admitted unseen", "", "", admitAll, 0, "pushed"},
+		{"with a key it is not", "canary-key", "canary-key", admitAll, 3, "the seal of the decision is not right"},
+		{"nothing was changed", "canary-key", "canary-key", func(*delivery) {}, 0, "pushed"},
+		{"another key", "canary-key", "canary-other", func(*delivery) {}, 3, "the seal of the decision is not right"},
+		{"no seal at all", "", "canary-key", func(*delivery) {}, 3, "the decision has no seal"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := startDelivery(t, registry, git, fmt.Sprintf("seal-%d", i))
+			env := []string{"BUILD_ID=release-1", "TAG_NAME=" + candidate, "IMAGE=" + d.image, "HANDOVER_DIR=" + d.workspace}
+			log := d.run(0, "gate-uat", append(env, "REGION=europe-west1", "DECISION_KEY="+tt.atGate)...)
+			tt.tamper(d)
+			log += d.run(tt.code, "bump-config", append(env, "DECISION_KEY="+tt.atBump)...)
+			if !matches(log, tt.want) || strings.Contains(log, "canary") {
+				t.Errorf("no %q, or the key, in: %s", tt.want, log)
+			}
+		})
+	}
+}
+
 // Between the commit and the cluster: whoever changes the recorded decision, the values, the tag or the inventory deploys nothing.
 func TestTamperingBetweenCommitAndClusterStopsDeployHelm(t *testing.T) {
 	cluster, err := controlplane.Start(t.Context(), controlplane.Options{Log: os.Stderr})

@@ -115,7 +115,7 @@ func newChooser(ctx context.Context, b *step.Build, in In) (target, error) {
 	if ok && h.Status == step.Refused {
 		return t, step.Nothing("tag-image refused: %s", h.Reason)
 	}
-	if t.decision, err = readDecision(b); err != nil {
+	if t.decision, err = readDecision(b, in); err != nil {
 		return t, err
 	}
 	if in.Mode == modeResolved {

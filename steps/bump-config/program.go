@@ -33,6 +33,7 @@ type In struct {
 	Holds           string               `env:"HOLDS" default:"holds.yaml" doc:"path of the list of versions that must not be delivered, in the config repo"`
 	OnUnmatched     string               `env:"ON_UNMATCHED" default:"warn" oneof:"warn,refuse" doc:"what to do when no policy admits the tag, no marker names such a policy, or a marker cannot be edited"`
 	DecisionsPath   string               `env:"DECISIONS_PATH" default:"decisions" doc:"folder of the config repo for the gate's decisions, as SERVICE/VERSION.json"`
+	DecisionKey     secret.Text          `env:"DECISION_KEY" doc:"key that gate-uat sealed its decision with; a decision without the right seal is refused; pass it with secretEnv"`
 	RequireDecision bool                 `env:"REQUIRE_DECISION" default:"false" doc:"write a release only when gate-uat ran in this build; for builds that have a gate, so that a decision which is gone stops them"`
 	VerifyTag       bool                 `env:"VERIFY_TAG" default:"true" doc:"with a decision of gate-uat, ask the registry whether the tag still has the digest that was decided on"`
 	Insecure        []string             `env:"REGISTRY_INSECURE" doc:"hosts (host or host:port) reached over plain HTTP; loopback always is"`

@@ -55,7 +55,7 @@ func newTarget(ctx context.Context, b *step.Build, in In) (target, error) {
 	if !in.Version.IsZero() {
 		t.tag, t.isRelease, t.candidate = in.Version.String(), true, in.Version.IsPrerelease()
 	}
-	if err := t.addDecision(b); err != nil {
+	if err := t.addDecision(b, in); err != nil {
 		return t, err
 	}
 	if in.RequireDecision && t.isRelease && t.decision == nil {
@@ -65,8 +65,8 @@ func newTarget(ctx context.Context, b *step.Build, in In) (target, error) {
 }
 
 // addDecision takes over the gate's decision, if there is one.
-func (t *target) addDecision(b *step.Build) error {
-	d, err := readDecision(b)
+func (t *target) addDecision(b *step.Build, in In) error {
+	d, err := readDecision(b, in)
 	if err != nil || d == nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (t *target) addDecision(b *step.Build) error {
 const decisionAdvice = "run the build again from its first step: what the gate decided on is what is written"
 
 // readDecision returns the gate's decision of this build, nil when no gate ran.
-func readDecision(b *step.Build) (*accounts.Decision, error) {
+func readDecision(b *step.Build, in In) (*accounts.Decision, error) {
 	h, ok, err := b.Handover("gate-uat")
 	if err != nil || !ok {
 		return nil, err
@@ -95,6 +95,11 @@ func readDecision(b *step.Build) (*accounts.Decision, error) {
 	d, err := accounts.ParseDecision(h.JSON)
 	if err != nil {
 		return nil, step.Refuse(decisionAdvice, "reading the decision of gate-uat: %w", err)
+	}
+	if !in.DecisionKey.IsZero() {
+		if err := d.CheckSeal([]byte(in.DecisionKey.Reveal())); err != nil {
+			return nil, step.Refuse(decisionAdvice, "reading the decision of gate-uat: %w", err)
+		}
 	}
 	if d.Build != b.ID {
 		return nil, step.Refuse(decisionAdvice, "the decision is of build %q, and this is build %q", d.Build, b.ID)

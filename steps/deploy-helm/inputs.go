@@ -74,6 +74,14 @@ func readInventory(repo *source, in In) (accounts.Inventory, error) {
 	return inventory, nil
 }
 
+// checkSeal holds a decision against DECISION_KEY, when there is one.
+func (in In) checkSeal(d accounts.Decision) error {
+	if in.DecisionKey.IsZero() {
+		return nil
+	}
+	return d.CheckSeal([]byte(in.DecisionKey.Reveal()))
+}
+
 // readDecisions collects the gate's decisions on the versions that are needed: those recorded in the config repo, and the one that was
 // handed over in this build, which goes before a recorded one.
 func readDecisions(b *step.Build, repo *source, in In, needed []string) (map[string]accounts.Decision, error) {
@@ -89,6 +97,9 @@ func readDecisions(b *step.Build, repo *source, in In, needed []string) (map[str
 			return nil, err
 		}
 		d, err := accounts.ParseDecision(text)
+		if err == nil {
+			err = in.checkSeal(d)
+		}
 		if err != nil {
 			return nil, step.Refuse(advice, "decision %s: %w", name, err)
 		}
@@ -106,6 +117,9 @@ func readDecisions(b *step.Build, repo *source, in In, needed []string) (map[str
 		return decisions, err
 	}
 	d, err := accounts.ParseDecision(h.JSON)
+	if err == nil {
+		err = in.checkSeal(d)
+	}
 	switch {
 	case err != nil && h.Status == step.Refused:
 		return nil, step.Refuse("see what gate-uat said in this build", "gate-uat refused: %s", strings.TrimSpace(h.Reason))

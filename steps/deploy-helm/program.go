@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/cluster"
+	"github.com/deepdesk/cloudbuild-steps/internal/secret"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
 )
 
@@ -26,6 +27,7 @@ type In struct {
 	Accounts           string        `env:"ACCOUNTS" default:"accounts.yaml" doc:"path of the inventory in the config repo; without the file no account is UAT; a URL means that the repo has none"`
 	AccountLabel       string        `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a HelmRelease that says whose it is"`
 	DecisionsPath      string        `env:"DECISIONS_PATH" default:"decisions" doc:"folder of the config repo with the gate's decisions, as SERVICE/VERSION.json"`
+	DecisionKey        secret.Text   `env:"DECISION_KEY" doc:"key that gate-uat sealed its decisions with; a decision without the right seal is refused; pass it with secretEnv"`
 	VerifyTag          bool          `env:"VERIFY_TAG" default:"true" doc:"where a decision of gate-uat is followed, ask the registry whether the tag still has the digest that was decided on"`
 	Insecure           []string      `env:"REGISTRY_INSECURE" doc:"hosts (host or host:port) reached over plain HTTP; loopback always is"`
 	Concurrency        int           `env:"CONCURRENCY" default:"8" doc:"releases that are deployed at the same time"`

@@ -127,6 +127,7 @@ spec:
 func decision() {
 	handover := flag.String("handover", "", "")
 	build := flag.String("build", "", "")
+	key := flag.String("key", "", "")
 	flag.Parse()
 	args := flag.Args()
 	d := accounts.Decision{
@@ -138,6 +139,12 @@ func decision() {
 	}
 	if d.Build = *build; *build == "" {
 		d.Build = *handover
+	}
+	if *key != "" {
+		d.Overrides, d.Findings = []accounts.Override{}, []accounts.Finding{}
+		var err error
+		d, err = d.Sealed([]byte(*key))
+		check(err)
 	}
 	text, err := json.Marshal(d)
 	check(err)

@@ -49,6 +49,9 @@ set these variables is a matter of who may run the trigger.
 that allows at least one account and is about the same image and digest. bump-config commits a decision together with the edits that deliver the
 version, so a recorded decision means that the candidate was written into the entries of UAT accounts.
 
+**The seal.** With DECISION_KEY the decision carries an HMAC of all its members, and bump-config and deploy-helm, which are given the same key, accept
+no other decision. It finds changes that no inventory shows: a region, a freeze, an account of an inventory that a service gave.
+
 **Against the config repo.** With CONFIG_REPO, the log and the decision's ` + "`findings`" + ` name accounts that run the service and have no marker of its image,
 resources with such a marker whose account the inventory does not know, UAT accounts whose marker names a policy that admits no candidates, and
 other accounts whose policy admits them. Findings forbid nothing.

@@ -32,6 +32,7 @@ type In struct {
 	OverrideFreeze   string               `env:"OVERRIDE_FREEZE" doc:"why to deliver in spite of a freeze window; the decision records it"`
 	OverrideBy       string               `env:"OVERRIDE_BY" doc:"who overrides the freeze window: one of the names in its override list"`
 	OnEmpty          string               `env:"ON_EMPTY" default:"refuse" oneof:"refuse,ok" doc:"what to do when nobody may receive the version"`
+	DecisionKey      secret.Text          `env:"DECISION_KEY" doc:"key that the decision is sealed with, the same for bump-config and deploy-helm; pass it with secretEnv"`
 	DecisionsPath    string               `env:"DECISIONS_PATH" default:"decisions" doc:"folder of the config repo with earlier decisions, as SERVICE/VERSION.json"`
 	AccountLabel     string               `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a resource in the config repo that says whose it is"`
 	AccountPath      accounts.PathPattern `env:"ACCOUNT_PATH" doc:"path pattern that says whose a file of the config repo is, such as accounts/{account}/"`
@@ -103,6 +104,11 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	}, got.inventory)
 	if got.survey != nil {
 		decision.Findings = got.survey.compare(got.inventory, in.service(), in.Version)
+	}
+	if !in.DecisionKey.IsZero() {
+		if decision, err = decision.Sealed([]byte(in.DecisionKey.Reveal())); err != nil {
+			return Out{}, err
+		}
 	}
 	b.Text(table(decision))
 	report(b, decision, got)
