@@ -29,7 +29,7 @@ const (
 
 // circumstances are what a plan depends on beside the HelmReleases.
 type circumstances struct {
-	states    map[cluster.Key]cluster.State
+	states    map[cluster.Key]cluster.State // of each release in its own cluster
 	inventory accounts.Inventory
 	decisions map[string]accounts.Decision // by service/version
 	waves     []string
@@ -44,6 +44,8 @@ type task struct {
 	state   string // "" until it is decided: to be deployed
 	reason  string
 	wave    int
+	channel string
+	region  string // of the account, from the inventory
 	digest  string
 	newest  cluster.Record
 	from    string
@@ -59,7 +61,7 @@ func makePlan(list []*wanted, c circumstances) (tasks []*task, refusals []string
 		t := &task{release: w, newest: state.Newest, from: state.Running.Mark.Version}
 		tasks = append(tasks, t)
 		channel := c.channel(w)
-		t.wave = c.wave(channel)
+		t.wave, t.channel, t.region = c.wave(channel), channel, c.region(w)
 		if w.fault == "" {
 			var err error
 			if t.digest, err = w.digest(); err != nil {
@@ -107,6 +109,12 @@ func (c circumstances) channel(w *wanted) string {
 		return uat
 	}
 	return production
+}
+
+// region is where the inventory says an account is; "" when it does not say, or there is no account.
+func (c circumstances) region(w *wanted) string {
+	a, _ := c.inventory.Find(w.account)
+	return a.Region
 }
 
 // wave is the place of a channel in WAVES, -1 when it has none. Staging is always in the first.

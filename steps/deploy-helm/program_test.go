@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"sort"
 	"strings"
 	"sync/atomic"
@@ -18,15 +21,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/controlplane"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/gitserver"
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/googlecloud"
 	"github.com/deepdesk/cloudbuild-steps/internal/step/steptest"
 )
 
 func TestMain(m *testing.M) {
-	steptest.Main(m, map[string]func(){"deploy-helm": main, "look": look, "helmrelease": helmrelease, "decision": decision, "push": push})
+	steptest.Main(m, map[string]func(){"deploy-helm": main, "look": look, "helmrelease": helmrelease, "decision": decision, "push": push, "cloudlog": cloudlog, "contexts": twoContexts})
 }
 
 // TestScripts runs the real program against a real API server and a real Git server. One of each serves all scripts, so that each script
@@ -48,6 +53,8 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cloud := startCloud(t, cluster.DeployerKubeconfig, 0)
+	hasty := startCloud(t, cluster.DeployerKubeconfig, 2*time.Second)
 	var repos atomic.Int64
 	t.Run("all", func(t *testing.T) { // scripts run side by side; the servers live until the last of them ends
 		steptest.Run(t, "testdata/script", func(e *testscript.Env) error {
@@ -64,6 +71,25 @@ func TestScripts(t *testing.T) {
 					return fmt.Errorf("%w: %s", err, out)
 				}
 			}
+			for k, v := range cloud.Env() {
+				e.Setenv(k, v)
+			}
+			for _, account := range []string{"nobody", "getter"} {
+				if err := cloud.WriteKey(filepath.Join(e.WorkDir, account+".json"), accountOf(account)); err != nil {
+					return err
+				}
+			}
+			if err := hasty.WriteKey(filepath.Join(e.WorkDir, "hasty.json"), accountOf("builder")); err != nil {
+				return err
+			}
+			public := filepath.Join(e.WorkDir, "public.pem") // in place of the authorities that this machine trusts
+			if err := os.WriteFile(public, append(cloud.PublicCA, hasty.PublicCA...), 0o644); err != nil {
+				return err
+			}
+			e.Setenv("SSL_CERT_FILE", public)
+			e.Setenv("HASTY", hasty.Host())
+			e.Setenv("EU", clusterEU)
+			e.Setenv("US", clusterUS)
 			e.Setenv("EXAMPLE", example)
 			e.Setenv("CLUSTER", cluster.DeployerKubeconfig)
 			e.Setenv("VIEWER", cluster.ViewerKubeconfig)
@@ -77,6 +103,65 @@ func TestScripts(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+// The clusters of the scripts' cloud. All of them are the one API server behind.
+const (
+	clusterEU = "projects/demo-cloud/locations/europe-west1/clusters/main" // has a public address only
+	clusterUS = "projects/demo-cloud/locations/us-central1/clusters/main"  // has all endpoints
+)
+
+func accountOf(name string) string { return name + "@demo-cloud.iam.gserviceaccount.com" }
+
+// startCloud starts a cloud whose builds run as builder, who may do everything. nobody may do nothing, getter may find clusters, and
+// deployer may do all that is needed to deploy.
+func startCloud(t *testing.T, kubeconfig string, lifetime time.Duration) *googlecloud.Server {
+	t.Helper()
+	cloud, err := googlecloud.Start(googlecloud.Options{
+		Account: accountOf("builder"), Lifetime: lifetime,
+		Grants: map[string][]string{
+			accountOf("builder"): googlecloud.All, accountOf("nobody"): nil, accountOf("getter"): {googlecloud.GetClusters},
+			accountOf("deployer"): {googlecloud.GetClusters, googlecloud.Connect},
+		},
+		Clusters: map[string]googlecloud.Cluster{
+			clusterEU: {Kubeconfig: kubeconfig, Public: true},
+			clusterUS: {Kubeconfig: kubeconfig, DNS: true, Public: true, Private: true},
+			"projects/demo-cloud/locations/us-central1/clusters/inner":  {Kubeconfig: kubeconfig, Private: true},
+			"projects/demo-cloud/locations/us-central1/clusters/closed": {Kubeconfig: kubeconfig},
+			"projects/demo-cloud/locations/global/memberships/edge":     {Kubeconfig: kubeconfig},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cloud.Close() })
+	return cloud
+}
+
+// cloudlog HOST PATTERN prints the requests that the cloud at HOST has seen and that the pattern matches.
+func cloudlog() {
+	resp, err := http.Get("http://" + os.Args[1] + "/log")
+	check(err)
+	text, err := io.ReadAll(resp.Body)
+	check(err)
+	pattern := regexp.MustCompile(os.Args[2])
+	for line := range strings.Lines(string(text)) {
+		if pattern.MatchString(line) {
+			fmt.Print(line)
+		}
+	}
+}
+
+// contexts NAME NAME prints the kubeconfig $CLUSTER with two contexts of these names, and no current one.
+func twoContexts() {
+	file, err := clientcmd.LoadFromFile(os.Getenv("CLUSTER"))
+	check(err)
+	only := file.Contexts[file.CurrentContext]
+	file.CurrentContext = ""
+	file.Contexts = map[string]*clientcmdapi.Context{os.Args[1]: only, os.Args[2]: only}
+	text, err := clientcmd.Write(*file)
+	check(err)
+	fmt.Print(string(text))
 }
 
 func check(err error) {
