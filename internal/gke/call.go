@@ -31,12 +31,7 @@ func (g *Google) call(ctx context.Context, as *tokens, method, address string, b
 		}
 		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("User-Agent", "cloudbuild-steps/deploy-helm")
-		resp, err := client.Do(r)
-		if err != nil {
-			return nil, nil, err
-		}
-		text, err := answer(resp)
-		return text, resp.Header, err
+		return send(client, r)
 	})
 	if err != nil {
 		return err

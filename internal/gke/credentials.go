@@ -104,15 +104,11 @@ func fromMetadata(ctx context.Context, host string) (*tokens, identity, error) {
 				return nil, nil, err
 			}
 			r.Header.Set("Metadata-Flavor", "Google")
-			resp, err := client.Do(r)
-			if err != nil {
-				return nil, nil, err
-			}
-			body, err := answer(resp)
-			if err == nil && resp.Header.Get("Metadata-Flavor") != "Google" {
+			body, header, err := send(client, r)
+			if err == nil && header.Get("Metadata-Flavor") != "Google" {
 				err = errors.New("what answers there is not a metadata server")
 			}
-			return body, resp.Header, err
+			return body, header, err
 		})
 	}
 	email, err := ask(ctx, "email")
@@ -181,17 +177,21 @@ func projectOf(email string) string {
 // maxAnswer bounds what a server may send, in bytes.
 const maxAnswer = 4 << 20
 
-// answer reads a response to its end; a status other than 200 is an *apiError.
-func answer(resp *http.Response) ([]byte, error) {
+// send sends a request and reads the answer to its end; a status other than 200 is an *apiError.
+func send(client *http.Client, r *http.Request) ([]byte, http.Header, error) {
+	resp, err := client.Do(r)
+	if err != nil {
+		return nil, nil, err
+	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, resp.Header, err
 	case len(body) > maxAnswer:
-		return nil, fmt.Errorf("the answer is larger than %d MiB", maxAnswer>>20)
+		return nil, resp.Header, fmt.Errorf("the answer is larger than %d MiB", maxAnswer>>20)
 	case resp.StatusCode != http.StatusOK:
-		return nil, newAPIError(resp.StatusCode, body)
+		return nil, resp.Header, newAPIError(resp.StatusCode, body)
 	}
-	return body, nil
+	return body, resp.Header, nil
 }

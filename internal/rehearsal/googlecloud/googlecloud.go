@@ -179,16 +179,17 @@ func (s *Server) may(account, permission string) bool {
 }
 
 // admit answers a call that shows no good token or whose account lacks the permission, in the form of all Google APIs.
-func (s *Server) admit(w http.ResponseWriter, r *http.Request, permission, on string) (token, bool) {
+func (s *Server) admit(w http.ResponseWriter, r *http.Request, permission, on string) bool {
 	t, ok := s.bearer(r)
 	switch {
 	case !ok:
 		refuse(w, http.StatusUnauthorized, "UNAUTHENTICATED", "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid authentication credential.")
 	case !s.may(t.account, permission):
 		refuse(w, http.StatusForbidden, "PERMISSION_DENIED", fmt.Sprintf("Required %q permission(s) for %q.", permission, on))
-		ok = false
+	default:
+		return true
 	}
-	return t, ok
+	return false
 }
 
 func refuse(w http.ResponseWriter, code int, status, message string) {
@@ -224,7 +225,7 @@ func (s *Server) generateAccessToken(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	if _, ok := s.admit(w, r, GetAccessTokens, "projects/-/serviceAccounts/"+email); !ok {
+	if !s.admit(w, r, GetAccessTokens, "projects/-/serviceAccounts/"+email) {
 		return
 	}
 	if _, exists := s.options.Grants[email]; !exists {
@@ -242,7 +243,7 @@ func (s *Server) generateAccessToken(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) getCluster(w http.ResponseWriter, r *http.Request) {
 	name := strings.TrimPrefix(r.URL.Path, "/v1/")
-	if _, ok := s.admit(w, r, GetClusters, name); !ok {
+	if !s.admit(w, r, GetClusters, name) {
 		return
 	}
 	c, ok := s.clusters[name]
@@ -259,7 +260,7 @@ func (s *Server) generateCredentials(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	if _, ok := s.admit(w, r, GatewayCreds, name); !ok {
+	if !s.admit(w, r, GatewayCreds, name) {
 		return
 	}
 	c, ok := s.clusters[name]
