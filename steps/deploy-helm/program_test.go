@@ -90,6 +90,8 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HASTY", hasty.Host())
 			e.Setenv("EU", clusterEU)
 			e.Setenv("US", clusterUS)
+			e.Setenv("REGION_EU", regionEU)
+			e.Setenv("REGION_US", regionUS)
 			e.Setenv("EXAMPLE", example)
 			e.Setenv("CLUSTER", cluster.DeployerKubeconfig)
 			e.Setenv("VIEWER", cluster.ViewerKubeconfig)
@@ -109,6 +111,9 @@ func TestScripts(t *testing.T) {
 const (
 	clusterEU = "projects/demo-cloud/locations/europe-west1/clusters/main" // has a public address only
 	clusterUS = "projects/demo-cloud/locations/us-central1/clusters/main"  // has all endpoints
+	// Only regions.txtar uses these, so that it can count their requests.
+	regionEU = "projects/demo-cloud/locations/europe-west1/clusters/regions"
+	regionUS = "projects/demo-cloud/locations/us-central1/clusters/regions"
 )
 
 func accountOf(name string) string { return name + "@demo-cloud.iam.gserviceaccount.com" }
@@ -124,6 +129,8 @@ func startCloud(t *testing.T, kubeconfig string, lifetime time.Duration) *google
 			accountOf("deployer"): {googlecloud.GetClusters, googlecloud.Connect},
 		},
 		Clusters: map[string]googlecloud.Cluster{
+			regionEU:  {Kubeconfig: kubeconfig, Public: true},
+			regionUS:  {Kubeconfig: kubeconfig, DNS: true},
 			clusterEU: {Kubeconfig: kubeconfig, Public: true},
 			clusterUS: {Kubeconfig: kubeconfig, DNS: true, Public: true, Private: true},
 			"projects/demo-cloud/locations/us-central1/clusters/inner":  {Kubeconfig: kubeconfig, Private: true},
