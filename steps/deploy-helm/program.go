@@ -127,7 +127,7 @@ func deploy(ctx context.Context, b *step.Build, in In) (Out, error) {
 	}
 	list = in.Select.of(list)
 	if len(list) == 0 {
-		return Out{Commit: repo.commit}, step.Nothing("no HelmRelease %s below %s", in.Select.text(), in.ConfigPath)
+		return Out{Commit: repo.commit, Releases: []Release{}}, step.Nothing("no HelmRelease %s below %s", in.Select.text(), in.ConfigPath)
 	}
 	readCharts(repo, list)
 	c := circumstances{waves: in.Waves, build: cluster.BuildLabel(b.ID), now: time.Now(), longest: remaining(ctx)}

@@ -78,6 +78,8 @@ func newPage(b *step.Build, in In, out Out, outcome error, began, now time.Time)
 	switch {
 	case out.Releases == nil && outcome != nil:
 		p.Outcome, p.Tone, p.Problem = "nothing was touched", failed, outcome.Error()
+	case len(out.Releases) == 0 && outcome != nil:
+		p.Outcome, p.Tone, p.Problem = "nothing to deploy", unchanged, outcome.Error()
 	case out.Failed > 0:
 		p.Outcome, p.Tone = "failed in part", failed
 		if out.Failed == len(out.Releases) {

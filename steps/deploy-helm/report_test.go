@@ -72,6 +72,9 @@ func TestTheReportSaysWhyNothingWasTouched(t *testing.T) {
 	if strings.Contains(page, "<table") {
 		t.Error("an empty table")
 	}
+	if page := render(t, Out{Releases: []Release{}}, errors.New("no HelmRelease with labels account=x")); !strings.Contains(page, `<span class="unchanged">nothing to deploy</span>`) || !strings.Contains(page, "account=x") {
+		t.Error("a run that finds nothing reads as a failure")
+	}
 	for want, out := range map[string]Out{
 		"nothing to deploy": {Unchanged: 1, Releases: []Release{{State: unchanged}}}, ">deployed<": {Deployed: 1, Releases: []Release{{State: deployed}}},
 		">failed<": {Failed: 1, Releases: []Release{{State: failed}}},
