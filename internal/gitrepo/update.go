@@ -75,7 +75,7 @@ func update(ctx context.Context, r Remote, branch, pushBranch string, decide Dec
 	if w.pending() { // its fate is not known, and ctx may have ended; ask once more, briefly
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
-		return w.settle(late, result, err)
+		result, err = w.settle(late, result, err)
 	}
 	if err != nil && limited.Err() != nil && w.raced {
 		return result, &LostRaceError{Branch: w.target, Attempts: result.Attempts}
@@ -304,6 +304,7 @@ func (w *writer) verify(ctx context.Context, id plumbing.Hash) error {
 func (w *writer) settle(ctx context.Context, result Result, err error) (Result, error) {
 	for n := 1; ; n++ {
 		if err := persist(ctx, func() error { return w.refresh(ctx) }); err != nil {
+			w.raced = false
 			return result, &UncertainError{Commit: w.sent.id.String(), Err: errors.Join(w.sent.err, err)}
 		}
 		if id, ok := w.landed(); ok {
@@ -311,9 +312,11 @@ func (w *writer) settle(ctx context.Context, result Result, err error) (Result, 
 			return result, nil
 		}
 		switch {
-		case w.tip != w.sent.tip: // the server cannot take it any more
+		case w.tip != w.sent.tip: // another writer was quicker: the server cannot take it any more
+			w.raced = true
 			return result, cmp.Or(err, w.sent.err)
 		case n > tries || !pause(ctx, n):
+			w.raced = false
 			return result, &UncertainError{Commit: w.sent.id.String(), Err: w.sent.err}
 		}
 	}

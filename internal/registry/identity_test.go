@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -262,4 +264,30 @@ func FuzzChallenge(f *testing.F) {
 			t.Errorf("%q: %v", s, c)
 		}
 	})
+}
+
+// The source, the look and the tombstone, the write, the look after it: a login adds nothing to that on Artifact Registry.
+func TestTaggingOnArtifactRegistryCostsNoRequestForTheLogin(t *testing.T) {
+	repository := folder(t)
+	seed(t, repository, "build")
+	metadataServer(t, goodToken) // from here on no program can be found
+	forward := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "http", Host: realHost(t)}) }}
+	transport, log := asHost(t, forward.ServeHTTP)
+	c := client()
+	c.base = transport
+	image, found, err := c.Resolve(t.Context(), "europe-docker.pkg.dev/"+repository, "build")
+	if err != nil || !found {
+		t.Fatal(found, err)
+	}
+	if state, err := c.Tag(t.Context(), "europe-docker.pkg.dev/"+repository, "v1.0.0", image); err != nil || state != Created {
+		t.Fatal(state, err)
+	}
+	if len(*log) != 5 {
+		t.Errorf("%d requests: %q", len(*log), *log)
+	}
+	for _, line := range *log {
+		if !strings.HasSuffix(line, " Bearer "+canary) {
+			t.Errorf("%s was asked without the token", line)
+		}
+	}
 }

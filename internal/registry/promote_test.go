@@ -335,7 +335,7 @@ func TestWhatBelongsToAnImageGoesWithIt(t *testing.T) {
 				}
 			}
 			_, p := promote(t, cl, from, "build", to, "v1.0.0")
-			want := append(tags, attestation.Digest, signature.Digest, sbom.Digest)
+			want := append(slices.Clone(tags), attestation.Digest, signature.Digest, sbom.Digest)
 			slices.Sort(want)
 			slices.Sort(p.Attached)
 			if diff := cmp.Diff(want, p.Attached); diff != "" {

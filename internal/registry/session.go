@@ -33,7 +33,7 @@ func (c *Client) session(ctx context.Context, repo name.Repository) *session {
 	if c.plain(repo.RegistryStr()) {
 		scheme = "http"
 	}
-	var next http.RoundTripper = transport.NewUserAgent(&guard{host: repo.RegistryStr(), scheme: scheme, next: c.base}, "cloudbuild-steps")
+	next := transport.NewUserAgent(&guard{host: repo.RegistryStr(), scheme: scheme, next: c.base}, "cloudbuild-steps")
 	who := c.identity(ctx, repo) // Google's keeps this context for later tokens, so it must not be one of a single request
 	if who.direct {
 		next = &direct{repo.RegistryStr(), who.auth, next}
