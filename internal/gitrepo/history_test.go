@@ -162,6 +162,12 @@ func TestHistoryOfACompleteCheckoutIsReadWithoutANetwork(t *testing.T) {
 			runGit(t, clone(t), "worktree", "add", "--quiet", "--detach", dir, head)
 			return dir, ""
 		}},
+		{"a submodule, whose folder lies in another repository", func(t *testing.T) (string, string) {
+			outer := t.TempDir()
+			runGit(t, outer, "init", "--quiet")
+			runGit(t, outer, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "file://"+origin, "inner")
+			return filepath.Join(outer, "inner"), head
+		}},
 		{"packed references and objects", func(t *testing.T) (string, string) {
 			dir := clone(t)
 			runGit(t, dir, "pack-refs", "--all")
@@ -506,6 +512,20 @@ func TestWithoutAWholeHistoryThereIsAnErrorThatNamesTheCure(t *testing.T) {
 	}{
 		{"no checkout and no address", func(t *testing.T) HistoryOptions { return HistoryOptions{Dir: t.TempDir(), Commit: head} },
 			"is not in a Git checkout, and there is no remote", "SOURCE_URL", true},
+		{"a work tree whose repository is gone", func(t *testing.T) HistoryOptions {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, ".git"), []byte("gitdir: ../nowhere\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return HistoryOptions{Dir: dir, Commit: head}
+		}, "leads nowhere", "SOURCE_URL", true},
+		{"a .git that says nothing", func(t *testing.T) HistoryOptions {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, ".git"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return HistoryOptions{Dir: dir, Commit: head}
+		}, "its file .git names no folder", "SOURCE_URL", true},
 		{"a shallow checkout without an origin", func(t *testing.T) HistoryOptions {
 			dir := asCloudBuild(t, origin, url, head)
 			runGit(t, dir, "remote", "remove", "origin")

@@ -51,7 +51,7 @@ type Result struct {
 type Decide func(*Snapshot) (*Change, error)
 
 // Update makes one commit on a branch, on the condition that the branch has not moved since decide saw it. When another writer was
-// quicker it fetches what is new, asks decide again and tries again, for up to two minutes or until ctx ends.
+// quicker it fetches what is new, asks decide again and tries again, for up to two minutes after the first decision or until ctx ends.
 //
 // With another pushBranch than branch the commit goes there, for a pull request: on top of pushBranch when that exists, so that nothing
 // that waits there is lost, else on top of branch.
@@ -68,9 +68,19 @@ func update(ctx context.Context, r Remote, branch, pushBranch string, decide Dec
 	if err != nil {
 		return Result{}, err
 	}
-	limited, cancel := context.WithTimeout(ctx, budget)
-	defer cancel()
-	w := &writer{c: c, source: branch, target: cmp.Or(pushBranch, branch), decide: decide}
+	limited, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	clock := time.AfterFunc(budget, func() { cancel(context.DeadlineExceeded) })
+	defer clock.Stop()
+	decided := false
+	w := &writer{c: c, source: branch, target: cmp.Or(pushBranch, branch), decide: func(s *Snapshot) (*Change, error) {
+		if !decided { // the first decision may ask a registry for a hundred images; the race begins after it
+			decided = true
+			clock.Stop()
+			defer clock.Reset(budget)
+		}
+		return decide(s)
+	}}
 	result, err := w.run(limited)
 	if w.pending() { // its fate is not known, and ctx may have ended; ask once more, briefly
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)

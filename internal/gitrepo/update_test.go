@@ -470,3 +470,18 @@ func TestAPreviewPushesNothing(t *testing.T) {
 		t.Errorf("got %+v (%v)", result, err)
 	}
 }
+
+// The time for a race begins when there is something to race for: a first decision may ask a registry for many images.
+func TestTheFirstDecisionMayTakeItsTime(t *testing.T) {
+	w := newWorld(t, gitserver.Options{})
+	w.commit("main", "g", "0")
+	const budget = 2 * time.Second
+	began := time.Now()
+	result, err := update(t.Context(), w.remote, "main", "", func(*Snapshot) (*Change, error) {
+		<-time.After(budget + 200*time.Millisecond)
+		return put("f", "x\n")(nil)
+	}, budget)
+	if err != nil || !result.Changed || time.Since(began) < budget {
+		t.Errorf("%+v, %v", result, err)
+	}
+}

@@ -26,12 +26,18 @@ type Set struct {
 
 // Image returns the image that a policy chooses tags of.
 func (s Set) Image(p Policy) (string, bool) {
+	r, ok := s.Repository(p)
+	return r.Image, ok
+}
+
+// Repository returns the ImageRepository that a policy chooses tags of.
+func (s Set) Repository(p Policy) (Repository, bool) {
 	for _, r := range s.Repositories {
 		if r.Namespace == p.RepositoryNamespace && r.Name == p.RepositoryName {
-			return r.Image, true
+			return r, true
 		}
 	}
-	return "", false
+	return Repository{}, false
 }
 
 // Find returns the policy with this id (namespace:name).
@@ -52,7 +58,7 @@ func (s *Set) Merge(o Set) error {
 		switch {
 		case i < 0:
 			s.Repositories = append(s.Repositories, r)
-		case s.Repositories[i] != r:
+		case s.Repositories[i].definition() != r.definition():
 			return fmt.Errorf("ImageRepository %s/%s is defined twice, differently", r.Namespace, r.Name)
 		}
 	}
@@ -67,6 +73,11 @@ func (s *Set) Merge(o Set) error {
 	return nil
 }
 
+// definition is all that a repository says, as text.
+func (r Repository) definition() string {
+	return fmt.Sprintf("%q %v %q", r.Image, r.Suspended, r.exclude)
+}
+
 // definition is all that a policy says, as text.
 func (p Policy) definition() string {
 	filter := ""
@@ -77,7 +88,8 @@ func (p Policy) definition() string {
 	if v, ok := p.order.(versions); ok {
 		order = v.text
 	}
-	return fmt.Sprintf("%q %q %v %v %q %q %s", p.RepositoryNamespace, p.RepositoryName, p.Suspended, p.ReflectsDigest, filter, p.extract, order)
+	return fmt.Sprintf("%q %q %v %v %v %q %q %s",
+		p.RepositoryNamespace, p.RepositoryName, p.Suspended, p.ReflectsDigest, p.RefreshesDigest, filter, p.extract, order)
 }
 
 // object holds the fields of both kinds, in the names of Flux's API.
@@ -90,8 +102,9 @@ type object struct {
 	} `yaml:"metadata"`
 	Items []object `yaml:"items"` // of a kind List
 	Spec  struct {
-		Suspend            bool   `yaml:"suspend"`
-		Image              string `yaml:"image"`
+		Suspend            bool     `yaml:"suspend"`
+		Image              string   `yaml:"image"`
+		ExclusionList      []string `yaml:"exclusionList"`
 		ImageRepositoryRef struct {
 			Name      string `yaml:"name"`
 			Namespace string `yaml:"namespace"`
@@ -113,31 +126,52 @@ type object struct {
 			} `yaml:"numerical"`
 		} `yaml:"policy"`
 	} `yaml:"spec"`
+	Status struct {
+		LatestRef *struct {
+			Name   string `yaml:"name"`
+			Tag    string `yaml:"tag"`
+			Digest string `yaml:"digest"`
+		} `yaml:"latestRef"`
+		LatestImage string `yaml:"latestImage"` // before latestRef: name:tag
+		Conditions  []struct {
+			Type    string `yaml:"type"`
+			Status  string `yaml:"status"`
+			Message string `yaml:"message"`
+		} `yaml:"conditions"`
+	} `yaml:"status"`
 }
 
 // Parse reads the image objects of one YAML file; other documents are passed over. Errors name the object and the field. A file without
 // the name of the API group is not parsed at all, so that templates and other tools' files can lie beside.
 func Parse(file []byte) (Set, error) {
-	if !bytes.Contains(file, []byte(group)) {
-		return Set{}, nil
-	}
 	var set Set
+	if err := eachObject(file, set.add); err != nil {
+		return Set{}, err
+	}
+	return set, nil
+}
+
+// eachObject calls do with every document of a file that is, or lists, an object of the group.
+func eachObject(file []byte, do func(object) error) error {
+	if !bytes.Contains(file, []byte(group)) {
+		return nil
+	}
 	for dec := yaml.NewDecoder(bytes.NewReader(file)); ; {
 		var doc yaml.Node
 		if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
-			return set, nil
+			return nil
 		} else if err != nil {
-			return Set{}, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+			return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
 		}
 		var o object
 		if !mentions(&doc) {
 			continue
 		}
 		if err := doc.Decode(&o); err != nil {
-			return Set{}, fmt.Errorf("line %d: %s", doc.Line, strings.TrimPrefix(err.Error(), "yaml: "))
+			return fmt.Errorf("line %d: %s", doc.Line, strings.TrimPrefix(err.Error(), "yaml: "))
 		}
-		if err := set.add(o); err != nil {
-			return Set{}, err
+		if err := do(o); err != nil {
+			return err
 		}
 	}
 }
@@ -178,7 +212,10 @@ func (s *Set) add(o object) error {
 	case o.Kind == "ImageRepository" && o.Spec.Image == "":
 		return fmt.Errorf("%s: spec.image is not set", name)
 	case o.Kind == "ImageRepository":
-		r := Repository{o.Metadata.Namespace, o.Metadata.Name, o.Spec.Image}
+		r, err := o.repository()
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 		if slices.ContainsFunc(s.Repositories, func(x Repository) bool { return x.Namespace == r.Namespace && x.Name == r.Name }) {
 			return fmt.Errorf("%s is defined twice", name)
 		}
@@ -196,6 +233,25 @@ func (s *Set) add(o object) error {
 	return nil
 }
 
+// notTags is what Flux excludes where an ImageRepository has no list of its own: the signatures that cosign keeps as tags.
+const notTags = `^.*\.sig$`
+
+func (o object) repository() (Repository, error) {
+	r := Repository{Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, Image: o.Spec.Image, Suspended: o.Spec.Suspend}
+	list := o.Spec.ExclusionList
+	if len(list) == 0 {
+		list = []string{notTags}
+	}
+	for _, text := range list {
+		x, err := regexp.Compile(text)
+		if err != nil {
+			return r, fmt.Errorf("spec.exclusionList: %w", err)
+		}
+		r.exclude = append(r.exclude, x)
+	}
+	return r, nil
+}
+
 func (o object) policy() (Policy, error) {
 	p := Policy{
 		Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, Suspended: o.Spec.Suspend,
@@ -209,8 +265,10 @@ func (o object) policy() (Policy, error) {
 	}
 	switch o.Spec.DigestReflectionPolicy {
 	case "", "Never":
-	case "IfNotPresent", "Always":
+	case "IfNotPresent":
 		p.ReflectsDigest = true
+	case "Always":
+		p.ReflectsDigest, p.RefreshesDigest = true, true
 	default:
 		return p, fmt.Errorf("spec.digestReflectionPolicy %q: want Never, IfNotPresent or Always", o.Spec.DigestReflectionPolicy)
 	}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"math/big"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
@@ -23,6 +24,23 @@ import (
 type Repository struct {
 	Namespace, Name string
 	Image           string // spec.image: host/path, without a tag
+	Suspended       bool   // spec.suspend: its tags are not to be listed
+
+	exclude []*regexp.Regexp // spec.exclusionList
+}
+
+// ID is namespace:name.
+func (r Repository) ID() string { return r.Namespace + ":" + r.Name }
+
+// Keep returns the tags that the repository's exclusion list lets through, in their order.
+func (r Repository) Keep(tags []string) []string {
+	var kept []string
+	for _, tag := range tags {
+		if !slices.ContainsFunc(r.exclude, func(x *regexp.Regexp) bool { return x.MatchString(tag) }) {
+			kept = append(kept, tag)
+		}
+	}
+	return kept
 }
 
 // Policy is an ImagePolicy.
@@ -32,6 +50,7 @@ type Policy struct {
 	RepositoryNamespace, RepositoryName string
 	Suspended                           bool // spec.suspend: its markers are not to be changed
 	ReflectsDigest                      bool // spec.digestReflectionPolicy is IfNotPresent or Always: references get @digest
+	RefreshesDigest                     bool // it is Always: the digest follows a tag that moves
 
 	filter  *regexp.Regexp // spec.filterTags.pattern; nil admits all
 	extract string         // spec.filterTags.extract: template for the part of the tag that is compared; empty: all of it
@@ -43,64 +62,107 @@ func (p Policy) ID() string { return p.Namespace + ":" + p.Name }
 
 // order is one of the three ways to compare tags.
 type order interface {
-	// compare says how a and b, extracted from tags, relate; +1 when a is newer. The error says why one of them is not comparable.
-	compare(a, b string) (int, error)
-	// admits says whether the order's own range holds the value.
-	admits(value string) error
+	// read says what a value, extracted from a tag, means; the error says why it means nothing to this order.
+	read(value string) (meaning any, err error)
+	// compare returns +1 when a is newer than b. Both come from read.
+	compare(a, b any) int
+	// within says why the order's own range does not hold the meaning.
+	within(meaning any) error
 }
 
 // Admits reports whether the policy can choose the tag, and if not, why.
 func (p Policy) Admits(tag string) (bool, string) {
-	value, err := p.value(tag)
-	if err == nil {
-		err = p.order.admits(value)
-	}
-	if err != nil {
+	if _, err := p.admit(tag); err != nil {
 		return false, err.Error()
 	}
 	return true, ""
 }
 
+// admit returns what a tag means that the policy can choose.
+func (p Policy) admit(tag string) (any, error) {
+	meaning, err := p.read(tag)
+	if err == nil {
+		err = p.order.within(meaning)
+	}
+	return meaning, err
+}
+
+func (p Policy) read(tag string) (any, error) {
+	value, err := p.value(tag)
+	if err != nil {
+		return nil, err
+	}
+	return p.order.read(value)
+}
+
 // Compare returns +1 when tag a is newer than tag b, -1 when it is older, 0 when the policy finds them equal. Both may be outside the
 // policy's range. The error says which of them the policy cannot compare at all.
 func (p Policy) Compare(a, b string) (int, error) {
-	left, err := p.value(a)
+	left, err := p.read(a)
 	if err != nil {
 		return 0, err
 	}
-	right, err := p.value(b)
+	right, err := p.read(b)
 	if err != nil {
 		return 0, err
 	}
-	return p.order.compare(left, right)
+	return p.order.compare(left, right), nil
 }
 
 // ErrNoTag says that a policy admits none of the tags.
 var ErrNoTag = errors.New("no tag matches the policy")
 
-// Latest returns the newest of the tags that the policy admits.
-func (p Policy) Latest(tags []string) (string, error) {
-	latest := ""
+// Choice is what a policy chooses from a list of tags.
+type Choice struct {
+	Tag      string
+	Equal    []string // the other tags that the policy finds equal to Tag, sorted: of all these, Tag's text sorts first
+	Admitted int      // how many tags of the list qualify
+}
+
+// Choose returns the newest of the tags that the policy admits, whatever their order. The error is [ErrNoTag] when there is none.
+func (p Policy) Choose(tags []string) (Choice, error) {
+	var c Choice
+	var best any
 	for _, tag := range tags {
-		if ok, _ := p.Admits(tag); !ok {
-			continue
-		}
-		if latest == "" {
-			latest = tag
-			continue
-		}
-		newer, err := p.Compare(tag, latest)
+		meaning, err := p.admit(tag)
 		if err != nil {
-			return "", err
+			continue
 		}
-		if newer > 0 || newer == 0 && tag < latest {
-			latest = tag
+		newer := 1
+		if c.Admitted++; c.Admitted > 1 {
+			newer = p.order.compare(meaning, best)
+		}
+		switch {
+		case newer > 0:
+			c.Tag, c.Equal, best = tag, nil, meaning
+		case newer == 0 && tag < c.Tag:
+			c.Tag, c.Equal = tag, append(c.Equal, c.Tag)
+		case newer == 0 && tag != c.Tag:
+			c.Equal = append(c.Equal, tag)
 		}
 	}
-	if latest == "" {
-		return "", ErrNoTag
+	if c.Admitted == 0 {
+		return c, ErrNoTag
 	}
-	return latest, nil
+	slices.Sort(c.Equal)
+	c.Equal = slices.Compact(c.Equal)
+	return c, nil
+}
+
+// Prerelease reports whether the policy takes a tag for a pre-release: a version with a suffix, where it orders by versions; elsewhere only
+// the tag of a release candidate as this suite writes it (v1.2.3-rc.1), because a suffix means nothing to the other orders.
+func (p Policy) Prerelease(tag string) bool {
+	if v, ok := p.order.(versions); ok {
+		value, err := p.value(tag)
+		if err != nil {
+			value = tag
+		}
+		if meaning, err := v.read(value); err == nil {
+			return meaning.(*semver.Version).Prerelease() != ""
+		}
+	}
+	v, err := semver.StrictNewVersion(strings.TrimPrefix(tag, "v"))
+	return err == nil && strings.HasPrefix(tag, "v") && v.Prerelease() != ""
 }
 
 // value applies the filter to a tag and returns the part that is compared.
@@ -132,8 +194,8 @@ func newVersions(text string) (versions, error) {
 	return versions{text, c}, nil
 }
 
-// parse reads a version as Flux does: three parts, an optional v, leading zeros allowed.
-func (versions) parse(value string) (*semver.Version, error) {
+// read reads a version as Flux does: three parts, an optional v, leading zeros allowed.
+func (versions) read(value string) (any, error) {
 	if strings.Count(value, ".") < 2 {
 		return nil, fmt.Errorf("%q is not a version with three parts", value)
 	}
@@ -144,17 +206,11 @@ func (versions) parse(value string) (*semver.Version, error) {
 	return v, nil
 }
 
-func (o versions) compare(a, b string) (int, error) {
-	return compareParsed(o.parse, a, b, (*semver.Version).Compare)
-}
+func (versions) compare(a, b any) int { return a.(*semver.Version).Compare(b.(*semver.Version)) }
 
-func (o versions) admits(value string) error {
-	v, err := o.parse(value)
-	if err != nil {
-		return err
-	}
-	if !o.constraint.Check(v) {
-		return fmt.Errorf("%s is outside the range %q", value, o.text)
+func (o versions) within(meaning any) error {
+	if v := meaning.(*semver.Version); !o.constraint.Check(v) {
+		return fmt.Errorf("%s is outside the range %q", v.Original(), o.text)
 	}
 	return nil
 }
@@ -162,48 +218,57 @@ func (o versions) admits(value string) error {
 // numbers orders numerically. Flux compares floats, for which 19-digit times are equal; these are exact.
 type numbers struct{ descending bool }
 
+// number is a whole number as its digits, without leading zeros; any other one is a fraction.
+type number struct {
+	digits   string
+	fraction *big.Rat
+}
+
+func (n number) exact() *big.Rat {
+	if n.fraction != nil {
+		return n.fraction
+	}
+	r, _ := new(big.Rat).SetString("0" + n.digits)
+	return r
+}
+
 var decimal = regexp.MustCompile(`^[+-]?[0-9]+(\.[0-9]+)?$`)
 
-func (numbers) parse(value string) (*big.Rat, error) {
-	n, ok := new(big.Rat), decimal.MatchString(value)
-	if ok && len(value) <= 256 {
-		_, ok = n.SetString(value)
+func (numbers) read(value string) (any, error) {
+	if value != "" && len(value) <= 256 && strings.Trim(value, "0123456789") == "" {
+		return number{digits: strings.TrimLeft(value, "0")}, nil
 	}
-	if !ok || len(value) > 256 {
-		return nil, fmt.Errorf("%q is not a number", value)
+	if len(value) <= 256 && decimal.MatchString(value) {
+		if r, ok := new(big.Rat).SetString(value); ok {
+			return number{fraction: r}, nil
+		}
 	}
-	return n, nil
+	return nil, fmt.Errorf("%q is not a number", value)
 }
 
-func (o numbers) compare(a, b string) (int, error) {
-	n, err := compareParsed(o.parse, a, b, (*big.Rat).Cmp)
-	return turn(n, o.descending), err
+func (o numbers) compare(a, b any) int {
+	left, right := a.(number), b.(number)
+	if left.fraction != nil || right.fraction != nil {
+		return turn(left.exact().Cmp(right.exact()), o.descending)
+	}
+	if n := cmp.Compare(len(left.digits), len(right.digits)); n != 0 {
+		return turn(n, o.descending)
+	}
+	return turn(cmp.Compare(left.digits, right.digits), o.descending)
 }
 
-func (o numbers) admits(value string) error {
-	_, err := o.parse(value)
-	return err
-}
+func (numbers) within(any) error { return nil }
 
 // letters orders by bytes.
 type letters struct{ descending bool }
 
-func (o letters) compare(a, b string) (int, error) { return turn(cmp.Compare(a, b), o.descending), nil }
+func (letters) read(value string) (any, error) { return value, nil }
 
-func (letters) admits(string) error { return nil }
-
-// compareParsed compares what two values mean; the error is about the first that means nothing.
-func compareParsed[T any](parse func(string) (T, error), a, b string, compare func(T, T) int) (int, error) {
-	left, err := parse(a)
-	if err != nil {
-		return 0, err
-	}
-	right, err := parse(b)
-	if err != nil {
-		return 0, err
-	}
-	return compare(left, right), nil
+func (o letters) compare(a, b any) int {
+	return turn(cmp.Compare(a.(string), b.(string)), o.descending)
 }
+
+func (letters) within(any) error { return nil }
 
 func turn(n int, descending bool) int {
 	if descending {

@@ -65,7 +65,7 @@ func TestAdmits(t *testing.T) {
 	}
 }
 
-func TestLatest(t *testing.T) {
+func TestChoose(t *testing.T) {
 	for _, tt := range []struct {
 		name, spec, want string
 		tags             []string
@@ -73,6 +73,8 @@ func TestLatest(t *testing.T) {
 		{"numbers, not texts", trunk, "main-aaaaaaa-10", []string{"main-bbbbbbb-9", "main-aaaaaaa-10", "v99.0.0"}},
 		{"19 digits are told apart", "  policy: {numerical: {}}\n", "1700000000000000002", []string{"1700000000000000001", "1700000000000000002", "1700000000000000000"}},
 		{"descending numbers", "  policy: {numerical: {order: desc}}\n", "1", []string{"3", "1", "2"}},
+		{"more digits than a float has", "  policy: {numerical: {}}\n", "123456789012345678901234567891", []string{"123456789012345678901234567891", "0123456789012345678901234567890"}},
+		{"whole numbers among decimals and signs", "  policy: {numerical: {}}\n", "+10.5", []string{"-3", "9", "10", "+10.5", "010"}},
 		{"decimals", "  policy: {numerical: {}}\n", "1.25", []string{"1.2", "1.25", "1.05"}},
 		{"letters", "  policy: {alphabetical: {order: asc}}\n", "c", []string{"a", "c", "b"}},
 		{"letters descending", "  policy: {alphabetical: {order: desc}}\n", "a", []string{"c", "a", "b"}},
@@ -86,13 +88,13 @@ func TestLatest(t *testing.T) {
 		{"with -0 it does not", "  policy: {semver: {range: '>=1.0.0-0 <2.0.0-0'}}\n", "v1.1.0", []string{"v1.1.0", "v2.0.0-rc.10", "v2.0.0"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got, err := parsePolicy(t, tt.spec).Latest(tt.tags); err != nil || got != tt.want {
-				t.Errorf("got %q (%v), want %q", got, err, tt.want)
+			if got, err := parsePolicy(t, tt.spec).Choose(tt.tags); err != nil || got.Tag != tt.want {
+				t.Errorf("got %q (%v), want %q", got.Tag, err, tt.want)
 			}
 		})
 	}
-	if got, err := parsePolicy(t, finals).Latest([]string{"v1.0.0-rc.1", "latest"}); !errors.Is(err, ErrNoTag) {
-		t.Errorf("got %q (%v)", got, err)
+	if got, err := parsePolicy(t, finals).Choose([]string{"v1.0.0-rc.1", "latest"}); !errors.Is(err, ErrNoTag) {
+		t.Errorf("got %q (%v)", got.Tag, err)
 	}
 }
 
@@ -224,6 +226,8 @@ func TestTwoFilesMayDefineOneObjectOnlyAlike(t *testing.T) {
 		"another order":      {object("ImagePolicy", "p", "{imageRepositoryRef: {name: r}, policy: {numerical: {order: desc}}}"), "differently"},
 		"another filter":     {object("ImagePolicy", "p", strings.Replace(one, "policy", "filterTags: {pattern: x}, policy", 1)), "differently"},
 		"suspended":          {object("ImagePolicy", "p", strings.Replace(one, "policy", "suspend: true, policy", 1)), "differently"},
+		"another exclusion":  {object("ImageRepository", "r", "{image: host/r, exclusionList: [x]}"), "ImageRepository flux-system/r is defined twice"},
+		"refreshed digests":  {object("ImagePolicy", "p", strings.Replace(one, "policy", "digestReflectionPolicy: Always, policy", 1)), "differently"},
 		"another image":      {object("ImageRepository", "r", "{image: host/other}"), "ImageRepository flux-system/r is defined twice, differently"},
 		"another repository": {object("ImagePolicy", "p", strings.Replace(one, "name: r", "name: s", 1)), "differently"},
 	} {

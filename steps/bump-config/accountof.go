@@ -21,6 +21,9 @@ type gate struct {
 
 // holds returns why a resource must not change, "" when it may.
 func (g gate) holds(account, doubt string) string {
+	if g.target.undecided != "" {
+		return g.target.undecided
+	}
 	untold := fmt.Sprintf("no label or annotation %s and no path says whose it is", g.label)
 	if g.target.decision == nil && !g.target.candidate {
 		return "" // a build, or a final version that no gate was asked about: the policy's range alone decides

@@ -9,10 +9,16 @@ The step looks for the ImagePolicies whose ImageRepository is IMAGE and whose fi
 build tag), and writes the tag, the image and its digest into the markers of those policies: one commit, pushed on the condition that the
 branch has not moved, tried again when it has. Only the marked values change, byte for byte. Where the tag stands already there is no commit.
 
+**Other sources.** With MODE=scan no build is needed: every ImagePolicy of the repo chooses from the tags that its image has in the registry
+(all pages of them; Artifact Registry through its own API), and all that changes is one commit. With MODE=resolved the file RESOLVED says what
+Flux's controllers chose in a cluster. IMAGE and POLICIES limit both. A chosen tag is resolved before it is written. A list of tags that lacks
+the tag in use, where what is chosen is not newer, is refused (exit code 3) and not taken for a reason to go back; a list that cannot be read
+ends the run (exit code 1). Where this differs from Flux is in docs/flux.md.
+
 **The gate.** When gate-uat ran in this build, only resources of accounts that it allows change; its decision is committed with the edits. The
 account of a resource is its label or annotation ACCOUNT_LABEL, or stands in its path (ACCOUNT_PATH); a resource whose account cannot be told
-is held. Without a decision, a release candidate never reaches an account that the inventory does not mark ` + "`is_uat: true`" + `. With
-REQUIRE_DECISION, no release is written without one.
+is held. Without a decision, a pre-release, whichever mode it comes from, never reaches an account that the inventory does not mark ` + "`is_uat: true`" + `. With
+REQUIRE_DECISION, no release is written without one, in any mode.
 
 **A decision is not taken on trust.** It must be of this build, version and image. The registry is asked whether the tag still has the digest that
 was decided on (VERIFY_TAG). The inventory that it was made on, when that is a file of the config repo, must still have the same bytes, and is

@@ -49,7 +49,7 @@ func (p *plan) holdOn(image, tag, digest string) (hold.Hold, bool) {
 // refuseHeld refuses to write a version that is held, whatever else was asked for.
 func (p *plan) refuseHeld(policies map[string]tracked) error {
 	h, found := p.holdOn(p.target.image, p.target.tag, p.target.digest)
-	if !found {
+	if !found || p.target.chooser != nil { // where each policy chooses for itself, it passes over what is held
 		return nil
 	}
 	what := ""
@@ -90,8 +90,34 @@ func (p *plan) retreat(image, tag string, markers []marker.Marker) (hold.Hold, b
 	return hold.Hold{}, false
 }
 
-// holdsOf lists the holds of this service, for the reader.
+// holdsOf lists the holds of the services that this run is about, for the reader.
 func (p *plan) holdsOf() hold.List {
-	service := p.in.serviceOf(p.target.image)
-	return append(append(hold.List{}, p.holds.Of(service)...), p.target.elsewhere.Of(service)...)
+	var list hold.List
+	var services []string
+	for _, image := range p.subjects {
+		service := p.in.serviceOf(image)
+		if slices.Contains(services, service) {
+			continue
+		}
+		services = append(services, service)
+		list = append(append(list, p.holds.Of(service)...), p.target.elsewhere.Of(service)...)
+	}
+	return list
+}
+
+// barred returns the hold that keeps a tag from being chosen, in words. Holds may name the image and not the tag, so where there are such
+// holds the image is read.
+func (p *plan) barred(t target) (string, error) {
+	h, found := p.holdOn(t.image, t.tag, t.digest)
+	named := func(h hold.Hold) bool { return h.Digest != "" }
+	if !found && t.digest == "" && (slices.ContainsFunc(p.holds, named) || slices.ContainsFunc(p.target.elsewhere, named)) {
+		if err := p.target.chooser.confirm(&t); err != nil {
+			return "", err
+		}
+		h, found = p.holdOn(t.image, t.tag, t.digest)
+	}
+	if !found {
+		return "", nil
+	}
+	return fmt.Sprintf("%s is passed over: %s:%d: %s", t.tag, p.in.holdsPath(), h.Line, h), nil
 }

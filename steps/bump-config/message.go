@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"text/template"
@@ -36,17 +37,20 @@ var samples = []messageData{
 		Edits: []Edit{{File: "f.yaml", Line: 1, Policy: "ns:p", Field: "tag", From: "v0.9.0", To: "v1.0.0", Account: "a"}},
 		Held:  []Skip{{File: "f.yaml", Line: 2, Policy: "ns:p", Account: "b", Reason: "held"}}, Back: []string{"backend v1.1.0 is held"}, Decision: "decided",
 		Commit: "00", Branch: "main", Repo: "backend", Build: "https://example.com",
+		Images: []Image{{"example.com/backend", "v1.0.0", "sha256:00"}},
 	},
+	{Service: "images", Images: []Image{{"example.com/a", "v1.0.0", ""}, {"example.com/b", "v2.0.0", ""}}, Edits: []Edit{{Field: "tag"}, {Field: "image"}}},
 	{Service: "backend", Image: "example.com/backend", Tag: "main-4f2a91c-1764000000", Channel: "staging", Edits: []Edit{{Field: "tag"}}},
 }
 
 func parseMessage(text string) (*template.Template, error) {
-	return template.New("COMMIT_MESSAGE").Option("missingkey=error").Funcs(template.FuncMap{"few": few, "join": strings.Join}).Parse(text)
+	return template.New("COMMIT_MESSAGE").Option("missingkey=error").Funcs(template.FuncMap{"few": few, "join": strings.Join, "base": path.Base}).Parse(text)
 }
 
 // messageData is what a template can use.
 type messageData struct {
 	Service, Image, Tag, Digest, Channel string
+	Images                               []Image  // all that is written; Image, Tag and Digest are empty when there are several
 	Accounts                             []string // that receive the tag, sorted
 	Edits                                []Edit
 	Held                                 []Skip
@@ -61,7 +65,9 @@ const defaultMessage = `chore({{.Service}}): {{.Tag}}{{if .Accounts}} for {{few 
 {{.Image}}:{{.Tag}}{{with .Digest}}
 {{.}}{{end}}
 
-{{with .Decision}}{{.}}
+` + messageBody
+
+const messageBody = `{{with .Decision}}{{.}}
 {{end}}{{range .Edits}}{{if or (eq .Field "tag") (eq .Field "image")}}{{.File}}:{{.Line}} {{.Policy}}{{with .Account}} ({{.}}){{end}}: {{with .From}}{{.}}{{else}}nothing{{end}} -> {{.To}}
 {{end}}{{end}}{{with .Back}}
 Going back, because
@@ -105,12 +111,12 @@ func (p *plan) message(b *step.Build) (string, error) {
 	t := p.in.CommitMessage.t
 	if t == nil {
 		var err error
-		if t, err = parseMessage(defaultMessage); err != nil {
+		if t, err = parseMessage(p.defaultMessage()); err != nil {
 			return "", fmt.Errorf("parsing the default message: %w", err)
 		}
 	}
 	data := messageData{
-		Service: p.in.service(), Image: p.target.image, Tag: p.target.tag, Digest: p.target.digest, Channel: string(p.target.channel()),
+		Service: p.service(), Images: p.images(), Image: p.target.image, Tag: p.target.tag, Digest: p.target.digest, Channel: string(p.target.channel()),
 		Edits: p.edits, Commit: p.in.CommitSHA, Branch: p.in.BranchName, Repo: p.in.RepoName, Build: b.URL(),
 	}
 	data.Back = slices.Compact(slices.Sorted(slices.Values(p.retreats)))

@@ -41,6 +41,11 @@ type plan struct {
 	marks    []Mark   // every marker of the image's policies
 	retreats []string // holds that allow to go back, each once
 
+	subjects []string // the images that this run is about
+	written  []target // what the edits write, each once
+	choices  []Choice // what the policies chose, in modes where they do
+	gone     []string // where a tag stands that its image does not have any more
+
 	files map[string][2][]byte // old and new content
 }
 
@@ -50,6 +55,7 @@ type tracked struct {
 	policy  policy.Policy
 	defined bool   // the config repo has a manifest of it; else it admits every tag
 	closed  string // why its markers are not to be written; empty when it selects the tag
+	target  target
 }
 
 // compare returns +1 when the tag is newer than the one that is there, -1 when it is older.
@@ -80,17 +86,17 @@ func newPlan(s *gitrepo.Snapshot, in In, t target) (*plan, error) {
 	if err != nil {
 		return p, err
 	}
-	policies, err := p.track(p.set)
-	if err != nil {
+	if p.holds, err = in.readHolds(s); err != nil {
 		return p, err
 	}
-	if p.holds, err = in.readHolds(s); err != nil {
+	policies, err := p.track(p.set, files)
+	if err != nil {
 		return p, err
 	}
 	if err := p.refuseHeld(policies); err != nil {
 		return p, err
 	}
-	g, err := p.gate()
+	g, err := p.gate(policies)
 	if err != nil {
 		return p, err
 	}
@@ -108,6 +114,9 @@ func newPlan(s *gitrepo.Snapshot, in In, t target) (*plan, error) {
 	if in.OnUnmatched == "refuse" && (len(p.unmatched) > 0 || p.defects > 0) {
 		p.edits = nil
 		return p, step.Refuse("correct the config repo, or set ON_UNMATCHED=warn", "%s", p.complaints())
+	}
+	if err := p.conclude(); err != nil {
+		return p, err
 	}
 	return p, p.record()
 }
@@ -175,7 +184,11 @@ func isYAML(name string) bool {
 }
 
 // track finds the policies of the image that admit the tag.
-func (p *plan) track(set policy.Set) (map[string]tracked, error) {
+func (p *plan) track(set policy.Set, files []file) (map[string]tracked, error) {
+	if p.target.chooser != nil {
+		return p.choose(set, files)
+	}
+	p.subjects = []string{p.target.image}
 	candidates := map[string]tracked{}
 	for _, q := range set.Policies {
 		image, _ := set.Image(q)
@@ -204,6 +217,7 @@ func (p *plan) track(set policy.Set) (map[string]tracked, error) {
 				t.closed = "it is suspended"
 			}
 		}
+		t.target = p.target
 		candidates[id] = t
 		if t.closed != "" {
 			refusals = append(refusals, id+": "+t.closed)
@@ -217,15 +231,22 @@ func (p *plan) track(set policy.Set) (map[string]tracked, error) {
 
 // gate brings together what decides by account. A decision is held against the inventory that the config repo has now: by its hash when it
 // was made on that file, and for a candidate in any case, since both must agree on who is UAT.
-func (p *plan) gate() (gate, error) {
-	g := gate{target: p.target, label: p.in.AccountLabel}
+func (p *plan) gate(policies map[string]tracked) (gate, error) {
+	g := gate{label: p.in.AccountLabel}
 	d := p.target.decision
 	if d != nil && d.InventoryCommit != "" {
 		if err := p.verify(*d); err != nil {
 			return g, err
 		}
 	}
-	if !p.target.candidate || p.in.inventoryElsewhere() {
+	decided := d != nil && p.target.candidate // a candidate that the gate decided on
+	needed := false                           // a candidate without a decision: the inventory decides
+	for _, t := range policies {
+		open := t.closed == "" && t.target.candidate
+		decided = decided || open && t.target.decision != nil
+		needed = needed || open && t.target.decision == nil
+	}
+	if !decided && !needed || p.in.inventoryElsewhere() {
 		return g, nil
 	}
 	name := path.Join(p.in.ConfigPath, p.in.Accounts)
@@ -237,9 +258,13 @@ func (p *plan) gate() (gate, error) {
 	if err != nil {
 		return g, step.Refuse("correct the inventory; while it is defective no candidate is delivered", "inventory %s: %w", name, err)
 	}
-	if d == nil {
+	if needed {
 		g.inventory = &inventory
-	} else if wrong := d.Contradicts(inventory); len(wrong) > 0 {
+	}
+	if !decided {
+		return g, nil
+	}
+	if wrong := d.Contradicts(inventory); len(wrong) > 0 {
 		return g, step.Refuse("run the build again from gate-uat; if a service has the inventory, delete the file, or set ACCOUNTS",
 			"the decision allows %s to %d accounts that the inventory %s does not mark is_uat: %s", d.Version, len(wrong), name, few(wrong))
 	}
@@ -273,7 +298,9 @@ type unit struct {
 
 // consider decides on the markers of one file.
 func (p *plan) consider(f file, policies map[string]tracked, g gate, seen map[string]bool) error {
-	mentioned := bytes.Contains(f.content, []byte(p.target.image)) // then a marker of an unknown policy may be ours, too
+	mentioned := slices.ContainsFunc(p.subjects, func(image string) bool {
+		return bytes.Contains(f.content, []byte(image)) // then a marker of an unknown policy may be ours, too
+	})
 	for id := range policies {
 		mentioned = mentioned || bytes.Contains(f.content, []byte(id))
 	}
@@ -349,7 +376,8 @@ func (p *plan) isStray(m marker.Marker, found []marker.Marker) bool {
 		return false
 	}
 	return slices.ContainsFunc(found, func(other marker.Marker) bool {
-		ours := other.Field == marker.Name && other.Value == p.target.image || other.Field == marker.Reference && repositoryOf(other.Value) == p.target.image
+		ours := other.Field == marker.Name && slices.Contains(p.subjects, other.Value) ||
+			other.Field == marker.Reference && slices.Contains(p.subjects, repositoryOf(other.Value))
 		return ours && other.ID() == m.ID() && sameResource(other.Resource, m.Resource)
 	})
 }
@@ -385,13 +413,17 @@ func (p *plan) decide(f file, u *unit, g gate) ([]marker.Edit, error) {
 		return nil, nil
 	}
 	tags := tagsIn(u.markers)
-	fresh := len(tags) == 1 && tags[0] == p.target.tag // the tag is there already
+	fresh := len(tags) == 1 && tags[0] == u.policy.target.tag // the tag is there already
+	if err := p.confirm(u, fresh); err != nil {
+		return nil, err
+	}
+	g.target = u.policy.target
 	var edits []marker.Edit
 	for _, m := range u.markers {
 		value, known := p.value(u.policy, m)
 		if !known && !fresh {
-			return nil, step.Misconfigured("run tag-image in this build before, or set DIGEST",
-				"%s:%d: the marker of %s asks for a digest, and the digest of %s:%s is not known", f.name, m.Line, u.policy.id, p.target.image, p.target.tag)
+			return nil, step.Misconfigured(p.in.digestAdvice(),
+				"%s:%d: the marker of %s asks for a digest, and the digest of %s:%s is not known", f.name, m.Line, u.policy.id, g.target.image, g.target.tag)
 		}
 		if known && value != m.Value {
 			edits = append(edits, marker.Edit{Marker: m, Value: value})
@@ -409,6 +441,10 @@ func (p *plan) decide(f file, u *unit, g gate) ([]marker.Edit, error) {
 		p.held++
 		return nil, nil
 	}
+	if reason := p.vanished(skip, u, tags); reason != "" {
+		p.mark(f, u.markers, account, stateSkipped, reason)
+		return nil, nil
+	}
 	retreats := len(p.retreats)
 	if reason := p.backwards(f, u, tags, edits); reason != "" && !p.in.AllowDowngrade {
 		skip.Reason = reason
@@ -416,6 +452,7 @@ func (p *plan) decide(f file, u *unit, g gate) ([]marker.Edit, error) {
 		p.mark(f, u.markers, account, stateSkipped, reason)
 		return nil, nil
 	}
+	p.write(u.policy.target)
 	p.markEdited(f, u, account, edits, strings.Join(p.retreats[retreats:], "; "))
 	for _, e := range edits {
 		p.edits = append(p.edits, Edit{
@@ -449,14 +486,14 @@ func tagsIn(markers []marker.Marker) []string {
 func (p *plan) value(t tracked, m marker.Marker) (value string, known bool) {
 	switch m.Field {
 	case marker.Name:
-		return p.target.image, true
+		return t.target.image, true
 	case marker.Tag:
-		return p.target.tag, true
+		return t.target.tag, true
 	case marker.Digest:
-		return p.target.digest, p.target.digest != ""
+		return t.target.digest, t.target.digest != ""
 	}
 	pinned := t.defined && t.policy.ReflectsDigest || strings.Contains(m.Value, "@")
-	return p.target.reference(pinned), !pinned || p.target.digest != ""
+	return t.target.reference(pinned), !pinned || t.target.digest != ""
 }
 
 // backwards returns why the edits would put something older in the place of something newer, or might, as far as can be told.
@@ -464,14 +501,14 @@ func (p *plan) value(t tracked, m marker.Marker) (value string, known bool) {
 func (p *plan) backwards(f file, u *unit, tags []string, edits []marker.Edit) string {
 	t := u.policy
 	for _, there := range tags {
-		if there == p.target.tag || there == "" {
+		if there == t.target.tag || there == "" {
 			continue
 		}
-		c, err := t.compare(p.target.tag, there)
+		c, err := t.compare(t.target.tag, there)
 		if err == nil && c > 0 {
 			continue
 		}
-		if h, open := p.retreat(p.target.image, there, u.markers); open {
+		if h, open := p.retreat(t.target.image, there, u.markers); open {
 			if err != nil || c < 0 {
 				p.retreats = append(p.retreats, h.String())
 			}
@@ -487,7 +524,7 @@ func (p *plan) backwards(f file, u *unit, tags []string, edits []marker.Edit) st
 	}
 	digests := slices.ContainsFunc(edits, func(e marker.Edit) bool { return e.Marker.Field == marker.Digest })
 	if len(tags) == 0 && digests {
-		if _, open := p.retreat(p.target.image, "", u.markers); open {
+		if _, open := p.retreat(t.target.image, "", u.markers); open {
 			return ""
 		}
 		return "a digest alone does not tell whether it is older: mark the tag in the same resource, too"
@@ -542,9 +579,9 @@ func (p *plan) change(b *step.Build, now time.Time) (*gitrepo.Change, error) {
 
 // nothing says why no commit was made.
 func (p *plan) nothing() error {
-	tag := p.target.tag
+	tag := p.subject()
 	switch {
-	case len(p.newer) > 0 && !p.target.isRelease:
+	case len(p.newer) > 0 && !p.target.isRelease && p.target.chooser == nil:
 		return step.Nothing("%s is superseded by %s", tag, p.newer[0])
 	case len(p.newer) > 0 && p.already == 0 && p.held == 0:
 		return step.Refuse("hold the newer version (rollback-version does, in "+p.in.holdsPath()+"), or set ALLOW_DOWNGRADE=true, to go back on purpose",
@@ -567,6 +604,13 @@ const mostLines = 100
 
 // report tells the reader what changes and what does not.
 func (p *plan) report(b *step.Build) {
+	for i, c := range p.choices {
+		if i == mostLines {
+			b.Log.Info(fmt.Sprintf("and %d more policies", len(p.choices)-mostLines))
+			break
+		}
+		b.Log.Info(c.String())
+	}
 	for _, n := range p.notes {
 		b.Log.Warn(n)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -18,12 +19,13 @@ import (
 // In is what bump-config is told.
 type In struct {
 	step.ConfigRepo `require:"CONFIG_REPO"`
-	Image           step.Image           `env:"IMAGE" required:"true" doc:"registry repository of the service's image, without a tag"`
-	Mode            string               `env:"MODE" default:"version" oneof:"version" doc:"where the new values come from"`
+	Image           step.Image           `env:"IMAGE" doc:"registry repository of the service's image, without a tag; required with MODE=version, and a limit in the other modes"`
+	Mode            string               `env:"MODE" default:"version" oneof:"version,scan,resolved" doc:"where the new values come from: VERSION or BUILD_TAG; the registry, by the policies of the repo; the file RESOLVED"`
 	Version         release.Version      `env:"VERSION" from:"TAG_NAME" doc:"the release to write, such as v2.0.0-rc.1"`
 	BuildTag        string               `env:"BUILD_TAG" from:"compute-version.build_tag" doc:"the build tag to write when there is no VERSION, main-<commit>-<unix time>"`
 	Digest          digest               `env:"DIGEST" doc:"digest behind the tag; when unset, the gate's decision's, or what tag-image handed over for this very tag"`
-	Policies        []string             `env:"POLICIES" doc:"only the markers of these policies, each namespace:name; policies that the repo does not define are taken to admit every tag"`
+	Resolved        string               `env:"RESOLVED" doc:"with MODE=resolved: a file of ImagePolicy objects with their status, as kubectl get imagepolicies -A -o yaml prints"`
+	Policies        []string             `env:"POLICIES" doc:"only the markers of these policies, each namespace:name; with MODE=version, policies that the repo does not define are taken to admit every tag"`
 	Accounts        string               `env:"ACCOUNTS" default:"accounts.yaml" doc:"path of the inventory in the config repo; without a decision, it says which accounts may receive a release candidate, and with one, it must not contradict it; a URL means that the repo has none"`
 	AccountLabel    string               `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a resource that says whose it is"`
 	AccountPath     accounts.PathPattern `env:"ACCOUNT_PATH" doc:"path pattern that says whose a file is, such as accounts/{account}/"`
@@ -34,11 +36,12 @@ type In struct {
 	RequireDecision bool                 `env:"REQUIRE_DECISION" default:"false" doc:"write a release only when gate-uat ran in this build; for builds that have a gate, so that a decision which is gone stops them"`
 	VerifyTag       bool                 `env:"VERIFY_TAG" default:"true" doc:"with a decision of gate-uat, ask the registry whether the tag still has the digest that was decided on"`
 	Insecure        []string             `env:"REGISTRY_INSECURE" doc:"hosts (host or host:port) reached over plain HTTP; loopback always is"`
+	Endpoint        string               `env:"ARTIFACT_REGISTRY_ENDPOINT" doc:"with MODE=scan: host:port of another Artifact Registry API server; when it is set, images on loopback are listed through it, too"`
 	Service         string               `env:"SERVICE" doc:"the service's name; the last path element of IMAGE when unset"`
 	PushBranch      string               `env:"PUSH_BRANCH" doc:"push to this branch instead of CONFIG_BRANCH, for a pull request; it is created when missing, else added to"`
 	CommitAuthor    string               `env:"COMMIT_AUTHOR" default:"bump-config" doc:"author of the commit"`
 	CommitEmail     string               `env:"COMMIT_EMAIL" default:"bump-config@cloudbuild-steps.invalid" doc:"e-mail address of the author"`
-	CommitMessage   messageTemplate      `env:"COMMIT_MESSAGE" doc:"commit message as a Go template; fields: .Service .Image .Tag .Digest .Channel .Accounts .Edits (.File .Line .Policy .Field .From .To .Account) .Held (.File .Line .Policy .Account .Reason) .Back (holds that are the reason to go back) .Commit .Branch .Repo .Build; when unset: what changed, for whom, why, and the build"`
+	CommitMessage   messageTemplate      `env:"COMMIT_MESSAGE" doc:"commit message as a Go template; fields: .Service .Image .Tag .Digest .Channel .Accounts .Images (.Image .Tag .Digest) .Edits (.File .Line .Policy .Field .From .To .Account) .Held (.File .Line .Policy .Account .Reason) .Back (holds that are the reason to go back) .Commit .Branch .Repo .Build; when unset: what changed, for whom, why, and the build"`
 	SigningKey      secret.Text          `env:"SIGNING_KEY" doc:"private key that signs the commit: OpenPGP in ASCII armor, or SSH, without a passphrase; pass it with secretEnv"`
 	step.Source
 	step.Credentials
@@ -46,9 +49,7 @@ type In struct {
 
 // Check reports faults across variables.
 func (in In) Check(f *step.Faults) {
-	if in.Version.IsZero() && in.BuildTag == "" {
-		f.Add("VERSION", "is not set, and there is no BUILD_TAG: on a release set VERSION or TAG_NAME; on a branch run compute-version before, or set BUILD_TAG")
-	}
+	in.checkMode(f)
 	if _, ok := release.ParseBuildTag(in.BuildTag); in.BuildTag != "" && !ok {
 		f.Add("BUILD_TAG", "%q is not a build tag: want <branch>-<commit>-<unix time>", in.BuildTag)
 	}
@@ -86,6 +87,7 @@ type Out struct {
 	Skipped  []Skip      `json:"skipped" doc:"markers that were left alone, and files that were not read (line 0): file, line, policy, account, reason"`
 	Markers  []Mark      `json:"markers" doc:"every marker of the image's policies: file, line, policy, field, account, state (changed, already, held, skipped, not-selected), value (before the edit), reason"`
 	Holds    []hold.Hold `json:"holds" doc:"versions of this service that must not be delivered: service, version, digest, reason, who, when, build, line"`
+	Choices  []Choice    `json:"choices" doc:"with MODE=scan and MODE=resolved, what each policy chose: policy, image, tag, equal (tags that it finds equal), passed (holds on newer tags), tags and admitted (how many there are, and how many qualify)"`
 }
 
 // Edit is one changed value.
@@ -123,8 +125,9 @@ var program = step.Program[In, Out]{
 }
 
 func run(ctx context.Context, b *step.Build, in In) (Out, error) {
-	out := Out{Branch: in.branch(), Edits: []Edit{}, Skipped: []Skip{}, Markers: []Mark{}, Holds: []hold.Hold{}}
-	wanted, err := newTarget(b, in)
+	debug.SetGCPercent(50) // the repo's files stay in memory as long as the program runs; as much again for what is thrown away is too much
+	out := Out{Branch: in.branch(), Edits: []Edit{}, Skipped: []Skip{}, Markers: []Mark{}, Holds: []hold.Hold{}, Choices: []Choice{}}
+	wanted, err := newTarget(ctx, b, in)
 	if err != nil {
 		return out, err
 	}
@@ -157,6 +160,7 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 		out.Skipped = append(out.Skipped, p.skipped...)
 		out.Markers = append(out.Markers, p.marks...)
 		out.Holds = append(out.Holds, p.holdsOf()...)
+		out.Choices = append(out.Choices, p.choices...)
 	}
 	if err != nil {
 		return out, err

@@ -14,7 +14,9 @@ import (
 	"github.com/deepdesk/cloudbuild-steps/internal/step/steptest"
 )
 
-func TestMain(m *testing.M) { steptest.Main(m, map[string]func(){"bump-config": main}) }
+func TestMain(m *testing.M) {
+	steptest.Main(m, map[string]func(){"bump-config": main, "push": push, "untag": untag})
+}
 
 const (
 	token = "canary-token-3f90"
@@ -25,6 +27,9 @@ const (
 // hooks in hooks/. The work tree pushes to the repository's folder, past the server.
 func TestScripts(t *testing.T) {
 	steptest.Run(t, "testdata/script", func(env *testscript.Env) error {
+		if err := addRegistry(env); err != nil {
+			return err
+		}
 		server, err := gitserver.Start(filepath.Join(env.WorkDir, "git"), gitserver.Options{Token: token})
 		if err != nil {
 			return err

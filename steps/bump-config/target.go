@@ -22,6 +22,8 @@ type target struct {
 	isRelease  bool               // a release or a candidate, not a build
 	candidate  bool               // a pre-release
 	decision   *accounts.Decision // the gate's; nil when no gate ran in this build
+	undecided  string             // why the gate's decision, which is on another version of the image, keeps this one back
+	chooser    chooser            // where each policy gets a target of its own from; nil when this one is for all
 	key        gitrepo.SigningKey // signs the commit
 	elsewhere  hold.List          // with PUSH_BRANCH: the holds of CONFIG_BRANCH
 }
@@ -30,6 +32,9 @@ type target struct {
 type digest string
 
 var digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
+// tagPattern is the grammar of a tag (OCI distribution specification, "Pulling manifests").
+var tagPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 
 // UnmarshalText checks the digest.
 func (d *digest) UnmarshalText(b []byte) error {
@@ -42,7 +47,10 @@ func (d *digest) UnmarshalText(b []byte) error {
 
 // newTarget brings together what this step is told and what earlier steps of the build handed over. All must speak of one image: what the
 // gate decided on is what is written, or nothing is.
-func newTarget(b *step.Build, in In) (target, error) {
+func newTarget(ctx context.Context, b *step.Build, in In) (target, error) {
+	if in.Mode != modeVersion {
+		return newChooser(ctx, b, in)
+	}
 	t := target{image: in.Image.String(), tag: in.BuildTag, digest: string(in.Digest)}
 	if !in.Version.IsZero() {
 		t.tag, t.isRelease, t.candidate = in.Version.String(), true, in.Version.IsPrerelease()
@@ -58,30 +66,40 @@ func newTarget(b *step.Build, in In) (target, error) {
 
 // addDecision takes over the gate's decision, if there is one.
 func (t *target) addDecision(b *step.Build) error {
-	h, ok, err := b.Handover("gate-uat")
-	if err != nil || !ok {
+	d, err := readDecision(b)
+	if err != nil || d == nil {
 		return err
-	}
-	if h.Status == step.Refused {
-		return step.Nothing("gate-uat refused: %s", h.Reason)
-	}
-	const advice = "run the build again from its first step: what the gate decided on is what is written"
-	d, err := accounts.ParseDecision(h.JSON)
-	if err != nil {
-		return step.Refuse(advice, "reading the decision of gate-uat: %w", err)
-	}
-	if d.Build != b.ID {
-		return step.Refuse(advice, "the decision is of build %q, and this is build %q", d.Build, b.ID)
 	}
 	for _, member := range []struct{ name, decided, wanted string }{
 		{"version", d.Version, t.tag}, {"image", d.Image, t.image}, {"digest", d.Digest, t.digest},
 	} {
 		if member.decided != member.wanted && (member.name != "digest" || member.wanted != "") {
-			return step.Refuse(advice, "the gate decided on %s %s, and this step is to write %s", member.name, member.decided, member.wanted)
+			return step.Refuse(decisionAdvice, "the gate decided on %s %s, and this step is to write %s", member.name, member.decided, member.wanted)
 		}
 	}
-	t.decision, t.digest = &d, d.Digest
+	t.decision, t.digest = d, d.Digest
 	return nil
+}
+
+const decisionAdvice = "run the build again from its first step: what the gate decided on is what is written"
+
+// readDecision returns the gate's decision of this build, nil when no gate ran.
+func readDecision(b *step.Build) (*accounts.Decision, error) {
+	h, ok, err := b.Handover("gate-uat")
+	if err != nil || !ok {
+		return nil, err
+	}
+	if h.Status == step.Refused {
+		return nil, step.Nothing("gate-uat refused: %s", h.Reason)
+	}
+	d, err := accounts.ParseDecision(h.JSON)
+	if err != nil {
+		return nil, step.Refuse(decisionAdvice, "reading the decision of gate-uat: %w", err)
+	}
+	if d.Build != b.ID {
+		return nil, step.Refuse(decisionAdvice, "the decision is of build %q, and this is build %q", d.Build, b.ID)
+	}
+	return &d, nil
 }
 
 // verifyTag asks the registry whether the tag still has the digest that the gate decided on. What is deployed is pinned to the digest, so a
@@ -91,14 +109,15 @@ func (t target) verifyTag(ctx context.Context, in In) error {
 		return nil
 	}
 	const advice = "find out who moved the tag, and run the build again from its first step; a version keeps its digest for ever"
-	image, found, err := registry.New(in.Insecure).Resolve(ctx, t.image, t.tag)
+	d := t.decision
+	image, found, err := registry.New(in.Insecure).Resolve(ctx, d.Image, d.Version)
 	switch {
 	case err != nil:
 		return err
 	case !found:
-		return step.Refuse(advice, "the gate decided on %s:%s with digest %s, and the tag is gone", t.image, t.tag, t.decision.Digest)
-	case image.Digest != t.decision.Digest:
-		return step.Refuse(advice, "the gate decided on %s:%s with digest %s, and the tag names %s now", t.image, t.tag, t.decision.Digest, image.Digest)
+		return step.Refuse(advice, "the gate decided on %s:%s with digest %s, and the tag is gone", d.Image, d.Version, d.Digest)
+	case image.Digest != d.Digest:
+		return step.Refuse(advice, "the gate decided on %s:%s with digest %s, and the tag names %s now", d.Image, d.Version, d.Digest, image.Digest)
 	}
 	return nil
 }
@@ -163,6 +182,8 @@ func (t *target) prepare(ctx context.Context, in In, remote gitrepo.Remote) erro
 // channel is the channel that the tag is for.
 func (t target) channel() release.Channel {
 	switch {
+	case t.tag == "":
+		return "" // several tags
 	case !t.isRelease:
 		return release.Staging
 	case t.candidate:
