@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 
 	"helm.sh/helm/v4/pkg/action"
 	"helm.sh/helm/v4/pkg/chart/common"
@@ -25,6 +26,8 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/klog/v2"
 )
 
@@ -39,34 +42,34 @@ func init() {
 
 // Cluster is a connection to one cluster. Its methods may be called at the same time.
 type Cluster struct {
-	getter   getter // what Helm asks for clients; shares discovery and the REST mapper
-	core     kubernetes.Interface
-	meta     metadata.Interface
-	dynamic  dynamic.Interface
-	caps     common.Capabilities
-	host     string
-	identity string
+	getter  getter // what Helm asks for clients; shares discovery and the REST mapper
+	core    kubernetes.Interface
+	meta    metadata.Interface
+	dynamic dynamic.Interface
+	caps    common.Capabilities
+	host    string
+	user    string // who we are, for messages
+	front   string // permission without which IAM lets nobody through to the API server
 }
 
-// Open connects to the cluster that the current context of the kubeconfig file names, and asks it once for its version and its kinds.
-// A file that cannot be used gives a [*KubeconfigError]; everything else is the cluster's.
-func Open(ctx context.Context, kubeconfig string) (*Cluster, error) {
-	file, cfg, err := readKubeconfig(kubeconfig)
+// Access is how to reach a cluster that no kubeconfig describes.
+type Access struct {
+	Host       string                                    // URL of the API server
+	CA         []byte                                    // PEM of the authority that signed its certificate; nil means the public ones
+	User       string                                    // who the server will see, for messages
+	Permission string                                    // that a front asks for before the API server sees a request; "" for none
+	Wrap       func(http.RoundTripper) http.RoundTripper // adds the credentials
+}
+
+// Open connects to the cluster that a context of the kubeconfig file names, the current one for "", and asks it once for its version and
+// its kinds. A file that cannot be used gives a [*KubeconfigError]; everything else is the cluster's.
+func Open(ctx context.Context, kubeconfig, contextName string) (*Cluster, error) {
+	file, cfg, err := readKubeconfig(kubeconfig, contextName)
 	if err != nil {
 		return nil, &KubeconfigError{Path: kubeconfig, Err: err}
 	}
-	guard(cfg)
-	c := &Cluster{host: cfg.Host, identity: file.Contexts[file.CurrentContext].AuthInfo}
-	if c.core, err = kubernetes.NewForConfig(cfg); err != nil {
-		return nil, &KubeconfigError{Path: kubeconfig, Err: err}
-	}
-	if c.meta, err = metadata.NewForConfig(cfg); err != nil {
-		return nil, &KubeconfigError{Path: kubeconfig, Err: err}
-	}
-	if c.dynamic, err = dynamic.NewForConfig(cfg); err != nil {
-		return nil, &KubeconfigError{Path: kubeconfig, Err: err}
-	}
-	if c.getter, err = newGetter(file, cfg); err != nil {
+	c := &Cluster{user: fmt.Sprintf("user %q of the kubeconfig", file.Contexts[file.CurrentContext].AuthInfo)}
+	if err := c.connect(file, cfg); err != nil {
 		return nil, &KubeconfigError{Path: kubeconfig, Err: err}
 	}
 	if err := c.learn(ctx); err != nil {
@@ -75,10 +78,50 @@ func Open(ctx context.Context, kubeconfig string) (*Cluster, error) {
 	return c, nil
 }
 
+// Connect connects to a cluster by its address, as Open does.
+func Connect(ctx context.Context, a Access) (*Cluster, error) {
+	const only = "cluster"
+	file := clientcmdapi.Config{
+		Clusters:  map[string]*clientcmdapi.Cluster{only: {Server: a.Host, CertificateAuthorityData: a.CA}},
+		AuthInfos: map[string]*clientcmdapi.AuthInfo{only: {}},
+		Contexts:  map[string]*clientcmdapi.Context{only: {Cluster: only, AuthInfo: only}}, CurrentContext: only,
+	}
+	cfg := &rest.Config{Host: a.Host, TLSClientConfig: rest.TLSClientConfig{CAData: a.CA}}
+	cfg.Wrap(a.Wrap)
+	c := &Cluster{user: a.User, front: a.Permission}
+	if err := c.connect(file, cfg); err != nil {
+		return nil, fmt.Errorf("connecting to the cluster at %s: %w", a.Host, err)
+	}
+	if err := c.learn(ctx); err != nil {
+		return nil, c.explain(err)
+	}
+	return c, nil
+}
+
+// connect makes the clients, which ask nothing yet.
+func (c *Cluster) connect(file clientcmdapi.Config, cfg *rest.Config) (err error) {
+	guard(cfg)
+	c.host = cfg.Host
+	if c.core, err = kubernetes.NewForConfig(cfg); err != nil {
+		return err
+	}
+	if c.meta, err = metadata.NewForConfig(cfg); err != nil {
+		return err
+	}
+	if c.dynamic, err = dynamic.NewForConfig(cfg); err != nil {
+		return err
+	}
+	c.getter, err = newGetter(file, cfg)
+	return err
+}
+
 // learn asks for what every chart may ask: versions and kinds. Helm would ask again for each release, and clear the shared discovery
 // cache each time, which makes eight workers slower than one.
 func (c *Cluster) learn(ctx context.Context) error {
 	version, err := discovery.ToServerVersionInterfaceWithContext(c.core.Discovery()).ServerVersionWithContext(ctx)
+	if apierrors.IsForbidden(err) && c.front != "" { // Kubernetes tells its version to everybody it knows
+		return fmt.Errorf("%s lacks the permission %s, which is asked for at %s: %w: %w", c.user, c.front, c.host, ErrNotLetThrough, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -94,6 +137,9 @@ func (c *Cluster) learn(ctx context.Context) error {
 	return nil
 }
 
+// ErrNotLetThrough says that IAM did not let a request through to the API server.
+var ErrNotLetThrough = errors.New("the request did not reach Kubernetes")
+
 // Host is the address of the API server.
 func (c *Cluster) Host() string { return c.host }
 
@@ -102,10 +148,12 @@ func (c *Cluster) explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, ErrNotLetThrough):
+		return err
 	case apierrors.IsUnauthorized(err):
-		return fmt.Errorf("the Kubernetes API server at %s does not accept the credentials of user %q of the kubeconfig (expired or revoked?): %w", c.host, c.identity, err)
+		return fmt.Errorf("the Kubernetes API server at %s does not accept the credentials of %s (expired or revoked?): %w", c.host, c.user, err)
 	case apierrors.IsForbidden(err):
-		return fmt.Errorf("user %q of the kubeconfig lacks a permission in the cluster at %s: %w", c.identity, c.host, err)
+		return fmt.Errorf("%s lacks a permission in the cluster at %s: %w", c.user, c.host, err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	}

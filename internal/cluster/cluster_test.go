@@ -107,7 +107,7 @@ type place struct {
 func newPlace(t *testing.T) *place {
 	t.Helper()
 	w := kubernetesWorld(t)
-	c, err := Open(t.Context(), w.Kubeconfig)
+	c, err := Open(t.Context(), w.Kubeconfig, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +256,7 @@ func TestWithoutValuesNoneAreTakenOver(t *testing.T) {
 func TestAnUpgradeTakesFewRequests(t *testing.T) {
 	p := newPlace(t)
 	path, requests := counted(t, world.Kubeconfig)
-	c, err := Open(t.Context(), path)
+	c, err := Open(t.Context(), path, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -609,7 +609,7 @@ func TestAReleaseChangesHandsWithHelm(t *testing.T) {
 
 func TestPermissionsThatAreMissingAreNamedWithTheUser(t *testing.T) {
 	w := kubernetesWorld(t)
-	c, err := Open(t.Context(), w.ViewerKubeconfig)
+	c, err := Open(t.Context(), w.ViewerKubeconfig, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -632,7 +632,7 @@ func TestPermissionsThatAreMissingAreNamedWithTheUser(t *testing.T) {
 	if err := clientcmd.WriteToFile(*cfg, path); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(t.Context(), path); err == nil || !strings.Contains(err.Error(), "does not accept the credentials of user") || strings.Contains(err.Error(), "canary") {
+	if _, err := Open(t.Context(), path, ""); err == nil || !strings.Contains(err.Error(), "does not accept the credentials of user") || strings.Contains(err.Error(), "canary") {
 		t.Error(err)
 	}
 }

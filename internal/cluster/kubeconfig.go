@@ -26,8 +26,8 @@ func (e *KubeconfigError) Error() string {
 func (e *KubeconfigError) Unwrap() error { return e.Err }
 
 // readKubeconfig reads one file and nothing else: client-go's usual rules also read the environment, the home directory (which steps of a
-// build share) and the files of a pod.
-func readKubeconfig(path string) (clientcmdapi.Config, *rest.Config, error) {
+// build share) and the files of a pod. contextName is used instead of the file's current context, unless it is empty.
+func readKubeconfig(path, contextName string) (clientcmdapi.Config, *rest.Config, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
@@ -38,6 +38,12 @@ func readKubeconfig(path string) (clientcmdapi.Config, *rest.Config, error) {
 	file, err := clientcmd.Load(raw)
 	if err != nil {
 		return clientcmdapi.Config{}, nil, errors.New("it is not a kubeconfig document") // the decoder's error repeats the text, tokens and all
+	}
+	if contextName != "" {
+		if _, ok := file.Contexts[contextName]; !ok {
+			return clientcmdapi.Config{}, nil, fmt.Errorf("context %q is not among its contexts", contextName)
+		}
+		file.CurrentContext = contextName
 	}
 	if err := checkKubeconfig(file); err != nil {
 		return clientcmdapi.Config{}, nil, err

@@ -36,7 +36,7 @@ func TestAKubeconfigThatCannotBeUsedSaysWhy(t *testing.T) {
 			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_, err := Open(t.Context(), path)
+			_, err := Open(t.Context(), path, "")
 			if _, ok := errors.AsType[*KubeconfigError](err); !ok || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), path) {
 				t.Errorf("error %v, want %q in it", err, tt.want)
 			}
@@ -48,7 +48,7 @@ func TestAKubeconfigThatCannotBeUsedSaysWhy(t *testing.T) {
 }
 
 func TestAMissingKubeconfigIsNamed(t *testing.T) {
-	_, err := Open(t.Context(), "/nowhere/kubeconfig")
+	_, err := Open(t.Context(), "/nowhere/kubeconfig", "")
 	if _, ok := errors.AsType[*KubeconfigError](err); !ok || !errors.Is(err, os.ErrNotExist) || strings.Count(err.Error(), "/nowhere/kubeconfig") != 1 {
 		t.Error(err)
 	}
@@ -60,7 +60,7 @@ func TestAnExecPluginOfAnotherContextIsNoReasonToRefuse(t *testing.T) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := readKubeconfig(path); err != nil {
+	if _, _, err := readKubeconfig(path, ""); err != nil {
 		t.Error(err)
 	}
 }
@@ -70,7 +70,7 @@ func TestAClusterThatDoesNotAnswerIsNotTheKubeconfigsFault(t *testing.T) {
 	if err := os.WriteFile(path, []byte(plainKubeconfig), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Open(t.Context(), path)
+	_, err := Open(t.Context(), path, "")
 	if _, ok := errors.AsType[*KubeconfigError](err); ok || err == nil || !strings.Contains(err.Error(), "reaching the Kubernetes API server at https://127.0.0.1:1: ") {
 		t.Error(err)
 	}

@@ -107,7 +107,7 @@ func (w *World) tryRun(ctx context.Context, r *BuildRecord) error {
 	}
 	about := cloudbuild.Context{
 		ProjectID: "example-cloud", ProjectNumber: "1", Location: "europe-west1", BuildID: r.ID,
-		ServiceAccountEmail: "builder@example-cloud.iam.gserviceaccount.com", TriggerName: r.Trigger.Name, ConfigPath: r.Trigger.Filename, Event: r.Event,
+		ServiceAccountEmail: builder, TriggerName: r.Trigger.Name, ConfigPath: r.Trigger.Filename, Event: r.Event,
 	}
 	build, err = build.Substitute(cloudbuild.ModeTrigger, cloudbuild.Values{BuiltIn: about.BuiltIns(), Given: r.Trigger.Substitutions})
 	if err != nil {
@@ -122,8 +122,12 @@ func (w *World) tryRun(ctx context.Context, r *BuildRecord) error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
+	var surroundings map[string]string
+	if w.cloud != nil {
+		surroundings = w.cloud.Env()
+	}
 	result, err := runner.Run(ctx, runner.Options{
-		Build: build, Workspace: workspace, Programs: programs, Path: os.Getenv("PATH"),
+		Surroundings: surroundings, Build: build, Workspace: workspace, Programs: programs, Path: os.Getenv("PATH"),
 		Secrets: map[string]secret.Text{"GIT_TOKEN": secret.New(w.token)}, Log: log,
 	})
 	if err != nil {

@@ -4,7 +4,7 @@
 //
 // Real here: Git over HTTP, the registry, the Kubernetes API server and its controllers, the steps' programs, the build and trigger files
 // that users copy. Not real: Cloud Build (internal/rehearsal/runner runs its files as processes), the Docker builder
-// (internal/rehearsal/dockerbuilder), and the cluster's node, which runs nothing and reports what the pods ask for.
+// (internal/rehearsal/dockerbuilder), Google's metadata server and its API for clusters (internal/rehearsal/googlecloud), and the cluster's node, which runs nothing and reports what the pods ask for.
 package rehearsal
 
 import (
@@ -25,15 +25,20 @@ import (
 	"github.com/deepdesk/cloudbuild-steps/internal/cloudbuild"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/controlplane"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/gitserver"
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/googlecloud"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/ociregistry"
 )
 
-// The names that the examples use and that this world replaces, in the copies that it makes, by its own servers.
+// The names that the examples use and that this world replaces, in the copies that it makes, by its own servers; the cluster keeps its name,
+// and this world's container API finds it.
 const (
 	exampleRegistry = "europe-docker.pkg.dev/example-cloud"
 	exampleGit      = "https://github.com/example"
-	exampleConfig   = "/workspace/kubeconfig"
+	exampleCluster  = "projects/example-cloud/locations/europe-west1/clusters/production"
 )
+
+// builder is the service account that builds run as.
+const builder = "builder@example-cloud.iam.gserviceaccount.com"
 
 // Options say where the world lives and how much of it there is.
 type Options struct {
@@ -49,7 +54,8 @@ type World struct {
 	git      *gitserver.Server
 	registry *ociregistry.Registry
 	cluster  *controlplane.Cluster
-	local    *strings.Replacer // the examples' names to this world's
+	cloud    *googlecloud.Server // says where the cluster is, and lets builds in; nil without a cluster
+	local    *strings.Replacer   // the examples' names to this world's
 	token    string
 
 	ctx      context.Context // of the builds: ends with Close
@@ -85,11 +91,15 @@ func Start(ctx context.Context, options Options) (_ *World, err error) {
 			return nil, err
 		}
 	}
-	kubeconfig := ""
 	if w.cluster != nil {
-		kubeconfig = w.cluster.DeployerKubeconfig
+		if w.cloud, err = googlecloud.Start(googlecloud.Options{
+			Account: builder, Grants: map[string][]string{builder: {googlecloud.GetClusters, googlecloud.Connect}},
+			Clusters: map[string]googlecloud.Cluster{exampleCluster: {Kubeconfig: w.cluster.DeployerKubeconfig, Public: true}},
+		}); err != nil {
+			return nil, err
+		}
 	}
-	w.local = strings.NewReplacer(exampleRegistry, w.registry.Host+"/example-cloud", exampleGit, w.git.URL()+"/example", exampleConfig, kubeconfig)
+	w.local = strings.NewReplacer(exampleRegistry, w.registry.Host+"/example-cloud", exampleGit, w.git.URL()+"/example")
 	w.say("Git on %s, registry on %s", w.git.URL(), w.registry.Host)
 	if err := w.found(ctx); err != nil {
 		return nil, fmt.Errorf("founding the company: %w", err)
@@ -106,6 +116,9 @@ func (w *World) Close() error {
 	}
 	if w.registry != nil {
 		errs = append(errs, w.registry.Close())
+	}
+	if w.cloud != nil {
+		errs = append(errs, w.cloud.Close())
 	}
 	if w.cluster != nil {
 		errs = append(errs, w.cluster.Close())

@@ -104,7 +104,7 @@ func TestATypoInATemplateIsFoundByName(t *testing.T) {
 		{"release.yaml", "CONFIG_REPO=$_CONFIG_REPO", "CONFIG_REPOSITORY=$_CONFIG_REPO", "CONFIG_REPOSITORY"},
 		{"main.yaml", "SOURCE=image.tar", "SOURCES=image.tar", "SOURCES"},
 		{"main.yaml", "IMAGE=$_IMAGE, SOURCE", "SOURCE", "IMAGE"},
-		{"deploy.yaml", "KUBECONFIG=$_KUBECONFIG", "KUBE_CONFIG=$_KUBECONFIG", "KUBE_CONFIG"},
+		{"deploy.yaml", "GKE_CLUSTER=$_GKE_CLUSTER", "GKE_CLUSTERZ=$_GKE_CLUSTER", "GKE_CLUSTERZ"},
 	} {
 		t.Run(typo.to, func(t *testing.T) {
 			found := false

@@ -9,12 +9,24 @@ watched until it is ready; a pod that cannot become ready is named at once, with
 **Order.** Staging (HelmReleases without an account) and UAT accounts come first, production accounts when all of those are healthy. Within a wave
 CONCURRENCY releases are deployed side by side. A wave in which one fails is finished; later waves do not begin.
 
-**The gate.** The service and version of a release are ` + "`values.image.repository`" + ` and ` + "`values.image.tag`" + `. The decision of gate-uat on them, handed over in
-this build or else recorded under DECISIONS_PATH, bounds the deployment: an account that it does not allow is skipped. The step stops (exit 3)
-before anything is touched when ` + "`values.image.digest`" + ` is not the decision's digest, when the registry has the tag on another one or has it no more
-(VERIFY_TAG), when a candidate is allowed to an account that the inventory does not mark ` + "`is_uat`" + `, or when the inventory in the config repo that a
-decision was made on is gone. Without a decision, a pre-release or a build tag
-is not deployed to an account that the inventory does not mark ` + "`is_uat`" + `.
+**The cluster.** GKE_CLUSTER is found through the container API, with the credentials of the build's service account; neither gcloud nor a kubeconfig is
+needed. The service account needs ` + "`roles/container.developer`" + ` in the cluster's project (container.clusters.get to find the cluster, container.clusters.connect
+for its DNS endpoint, and the objects in it). GKE_ENDPOINT=auto takes the DNS endpoint if it takes external traffic: it reaches private clusters
+from Cloud Build's default pool, and its certificate is a public one. Else it takes the public address, else the private one, both with the cluster's
+own certificate authority; a build in a private pool that shall not leave its network sets ` + "`private`" + `. A fleet member is reached through the connect
+gateway, and its service account needs ` + "`roles/gkehub.gatewayEditor`" + `. Access tokens are renewed for as long as the deployment lasts.
+With GKE_CLUSTERS one run spans several clusters: the ` + "`region`" + ` of an account in the inventory chooses its cluster, and an account whose region has none stops
+the run before anything is touched. All clusters are read first, so one that cannot be reached stops the run as well. An account that moves to
+another region is deployed there; what it leaves behind is not removed.
+
+**The gate.** The service and version of a release are ` + "`values.image.repository`" + ` and ` + "`values.image.tag`" + `. The decision of
+gate-uat on them, handed over in this build or else recorded under DECISIONS_PATH, bounds the deployment: an account that it does not allow
+is skipped. It is found by its image, whatever SERVICE the gate was told; where none names the image, the decision on a service of the
+repository's last path element counts, and of several all do. The step stops (exit 3) before anything is touched when
+` + "`values.image.digest`" + ` is not the decision's digest, when the registry has the tag on another one or has it no more (VERIFY_TAG), when
+a candidate is allowed to an account that the inventory does not mark ` + "`is_uat`" + `, or when the inventory in the config repo that a
+decision was made on is gone. Without a decision, a pre-release or a build tag is not deployed to an account that the inventory does not
+mark ` + "`is_uat`" + `.
 
 **Never older over newer.** The cluster's records are read before the config repo, so that the commit that is deployed cannot be older than what
 runs. When the branch has moved on from REVISION, its newest commit is deployed, and the build of that commit finds its work done. A release
@@ -25,6 +37,9 @@ condition that it has not changed since it was read.
 to and stays as it is; the next run upgrades it. A release that was left pending by a killed build is recovered: at once by the same build
 (BUILD_ID), by others when its writer cannot be running any more; as long as it may be, the release is left alone and reported.
 
+**The report.** Progress and a table are in the log, and ` + "`deploy-helm.json`" + ` and ` + "`report.html`" + ` in the hand-over directory: account and service, version, state, time
+and reason, in one file without scripts. Both are written when releases failed, too; the page even when nothing could be begun.
+
 **Fields.** Supported are chart (a path in this repo, ` + "`GitRepository`" + ` source), values, releaseName, targetNamespace, storageNamespace, timeout, maxHistory,
 suspend and install.createNamespace; with ` + "`reconcileStrategy: Revision`" + ` the chart's version gets the commit as build metadata, as Flux does. interval,
 remediation retries and what Flux itself ignores have no effect here by design. Any other field that is set fails its release by name.
@@ -33,6 +48,6 @@ As with Flux, objects that exist already are adopted and conflicts with other fi
 ` + "```yaml" + `
 - id: deploy
   name: $_STEPS/deploy-helm
-  env: [CONFIG_REPO=$_CONFIG_REPO, REVISION=$COMMIT_SHA, KUBECONFIG=$_KUBECONFIG]
+  env: [CONFIG_REPO=$_CONFIG_REPO, REVISION=$COMMIT_SHA, GKE_CLUSTER=$_GKE_CLUSTER]
   secretEnv: [GIT_TOKEN]
 ` + "```"

@@ -32,6 +32,7 @@ type wanted struct {
 	key             cluster.Key // namespace of the records and name of the Helm release
 	namespace       string      // where the objects go
 	account         string      // whose it is; "" for nobody's, such as staging
+	cluster         string      // which one it is deployed to; see targets.place
 	labels          map[string]string
 	chartPath       string // in the repo, without ./ in front
 	source          string // namespace/name of the GitRepository that holds the chart

@@ -82,14 +82,20 @@ func (in In) checkSeal(d accounts.Decision) error {
 	return d.CheckSeal([]byte(in.DecisionKey.Reveal()))
 }
 
-// readDecisions collects the gate's decisions on the versions that are needed: those recorded in the config repo, and the one that was
-// handed over in this build, which goes before a recorded one.
-func readDecisions(b *step.Build, repo *source, in In, needed []string) (map[string]accounts.Decision, error) {
+// readDecisions collects the gate's decisions on the versions of these images: those recorded in the config repo, and the one that was handed
+// over in this build, which goes before a recorded one. A recorded one lies in the folder of its service, whose name says nothing certain
+// about the image, so those of all services on such a version are read.
+func readDecisions(b *step.Build, repo *source, in In, images []image) (decisions, error) {
 	const advice = "run gate-uat and bump-config for the version again; a decision is not edited by hand"
-	decisions := map[string]accounts.Decision{}
-	for _, id := range needed {
-		name := path.Join(in.ConfigPath, in.DecisionsPath, id+".json")
-		if !repo.has(name) {
+	list := decisions{}
+	versions := map[string]bool{}
+	for _, i := range images {
+		versions[i.tag] = true
+	}
+	folder := path.Join(in.ConfigPath, in.DecisionsPath)
+	for _, name := range repo.names {
+		version, isJSON := strings.CutSuffix(path.Base(name), ".json")
+		if !isJSON || !versions[version] || path.Dir(path.Dir(name)) != folder {
 			continue
 		}
 		text, err := repo.read(name)
@@ -103,18 +109,23 @@ func readDecisions(b *step.Build, repo *source, in In, needed []string) (map[str
 		if err != nil {
 			return nil, step.Refuse(advice, "decision %s: %w", name, err)
 		}
+		id := path.Join(path.Base(path.Dir(name)), version)
 		if about := path.Join(d.Service, d.Version); about != id {
 			return nil, step.Refuse(advice, "decision %s is about %s", name, about)
 		}
-		if d.InventoryCommit != "" && !repo.has(d.Inventory) {
-			return nil, step.Refuse("bring the inventory back, or run gate-uat and bump-config for the version again",
-				"decision %s was made on the inventory %s, which the config repo does not have any more", name, d.Inventory)
+		list[id] = d
+	}
+	for _, i := range images {
+		for _, d := range list.on(i) {
+			if d.InventoryCommit != "" && !repo.has(d.Inventory) {
+				return nil, step.Refuse("bring the inventory back, or run gate-uat and bump-config for the version again",
+					"decision %s was made on the inventory %s, which the config repo does not have any more", path.Join(folder, d.Service, d.Version+".json"), d.Inventory)
+			}
 		}
-		decisions[id] = d
 	}
 	h, ok, err := b.Handover("gate-uat")
 	if err != nil || !ok {
-		return decisions, err
+		return list, err
 	}
 	d, err := accounts.ParseDecision(h.JSON)
 	if err == nil {
@@ -137,8 +148,8 @@ func readDecisions(b *step.Build, repo *source, in In, needed []string) (map[str
 			return nil, step.Refuse(advice, "decision handed over by gate-uat, held against %s: %w", d.Inventory, err)
 		}
 	}
-	decisions[path.Join(d.Service, d.Version)] = d
-	return decisions, nil
+	list[path.Join(d.Service, d.Version)] = d
+	return list, nil
 }
 
 // verifyTags asks the registry whether each tag that is to be deployed by a decision still has the digest that was decided on. What runs is
@@ -152,20 +163,23 @@ func verifyTags(ctx context.Context, in In, c circumstances, tasks []*task) erro
 	asked := map[string]bool{}
 	for _, t := range tasks {
 		image := t.release.image
-		d, decided := c.decisions[path.Join(image.service(), image.tag)]
 		name := image.repository + ":" + image.tag
-		if !decided || t.state != "" || asked[name] {
+		on := c.decisions.on(image)
+		if len(on) == 0 || t.state != "" || asked[name] {
 			continue
 		}
 		asked[name] = true
 		found, ok, err := client.Resolve(ctx, image.repository, image.tag)
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case !ok:
-			return step.Refuse(advice, "the decision on %s %s is about digest %s, and %s is gone", d.Service, d.Version, d.Digest, name)
-		case found.Digest != d.Digest:
-			return step.Refuse(advice, "the decision on %s %s is about digest %s, and %s names %s now", d.Service, d.Version, d.Digest, name, found.Digest)
+		}
+		for _, d := range on {
+			switch {
+			case !ok:
+				return step.Refuse(advice, "the decision on %s %s is about digest %s, and %s is gone", d.Service, d.Version, d.Digest, name)
+			case found.Digest != d.Digest:
+				return step.Refuse(advice, "the decision on %s %s is about digest %s, and %s names %s now", d.Service, d.Version, d.Digest, name, found.Digest)
+			}
 		}
 	}
 	return nil

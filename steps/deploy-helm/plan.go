@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -29,9 +30,9 @@ const (
 
 // circumstances are what a plan depends on beside the HelmReleases.
 type circumstances struct {
-	states    map[cluster.Key]cluster.State
+	states    map[cluster.Key]cluster.State // of each release in its own cluster
 	inventory accounts.Inventory
-	decisions map[string]accounts.Decision // by service/version
+	decisions decisions
 	waves     []string
 	build     string // BUILD_ID as it stands in a mark
 	now       time.Time
@@ -44,6 +45,8 @@ type task struct {
 	state   string // "" until it is decided: to be deployed
 	reason  string
 	wave    int
+	channel string
+	region  string // of the account, from the inventory
 	digest  string
 	newest  cluster.Record
 	from    string
@@ -59,7 +62,7 @@ func makePlan(list []*wanted, c circumstances) (tasks []*task, refusals []string
 		t := &task{release: w, newest: state.Newest, from: state.Running.Mark.Version}
 		tasks = append(tasks, t)
 		channel := c.channel(w)
-		t.wave = c.wave(channel)
+		t.wave, t.channel, t.region = c.wave(channel), channel, c.region(w)
 		if w.fault == "" {
 			var err error
 			if t.digest, err = w.digest(); err != nil {
@@ -109,6 +112,12 @@ func (c circumstances) channel(w *wanted) string {
 	return production
 }
 
+// region is where the inventory says an account is; "" when it does not say, or there is no account.
+func (c circumstances) region(w *wanted) string {
+	a, _ := c.inventory.Find(w.account)
+	return a.Region
+}
+
 // wave is the place of a channel in WAVES, -1 when it has none. Staging is always in the first.
 func (c circumstances) wave(channel string) int {
 	if channel == staging {
@@ -122,18 +131,22 @@ func (c circumstances) wave(channel string) int {
 func (c circumstances) admits(w *wanted, channel string) (allowed bool, reason, refusal string) {
 	version, err := release.Parse(w.image.tag)
 	isRelease := err == nil
-	if d, ok := c.decisions[path.Join(w.image.service(), w.image.tag)]; ok && isRelease {
-		if w.image.digest != d.Digest {
-			return false, "", fmt.Sprintf("values.image.digest is %q, and the decision on %s %s is about %s", w.image.digest, d.Service, d.Version, d.Digest)
+	if on := c.decisions.on(w.image); isRelease && len(on) > 0 {
+		for _, d := range on {
+			if w.image.digest != d.Digest {
+				return false, "", fmt.Sprintf("values.image.digest is %q, and the decision on %s %s is about %s", w.image.digest, d.Service, d.Version, d.Digest)
+			}
 		}
-		if w.account == "" {
-			return true, "", ""
-		}
-		if ok, why := d.Allows(w.account); !ok {
-			return false, fmt.Sprintf("the decision on %s %s does not allow account %s: %s", d.Service, d.Version, w.account, why), ""
-		}
-		if version.IsPrerelease() && channel == production && len(c.inventory.Accounts) > 0 {
-			return false, "", fmt.Sprintf("the decision on %s %s allows account %s, and the inventory does not mark it is_uat", d.Service, d.Version, w.account)
+		for _, d := range on {
+			if w.account == "" {
+				break
+			}
+			if ok, why := d.Allows(w.account); !ok {
+				return false, fmt.Sprintf("the decision on %s %s does not allow account %s: %s", d.Service, d.Version, w.account, why), ""
+			}
+			if version.IsPrerelease() && channel == production && len(c.inventory.Accounts) > 0 {
+				return false, "", fmt.Sprintf("the decision on %s %s allows account %s, and the inventory does not mark it is_uat", d.Service, d.Version, w.account)
+			}
 		}
 		return true, "", ""
 	}
@@ -177,14 +190,35 @@ func builder(id string) string {
 	return "build " + id
 }
 
-// decisionsNeeded lists the service/version pairs on which a decision may have been recorded.
-func decisionsNeeded(list []*wanted) []string {
-	var names []string
-	for _, w := range list {
-		if _, err := release.Parse(w.image.tag); err == nil && w.image.repository != "" {
-			names = append(names, path.Join(w.image.service(), w.image.tag))
+// decisions are the gate's, by service/version.
+type decisions map[string]accounts.Decision
+
+// on returns the decisions on a version of an image, ordered by service; all of them bind. gate-uat may have been told another name of the
+// service than the image's, so the image counts. Where no decision names it (it may be pulled from a mirror), the service's name does.
+func (d decisions) on(i image) []accounts.Decision {
+	var found []accounts.Decision
+	for _, decision := range d {
+		if decision.Version == i.tag && decision.Image == i.repository {
+			found = append(found, decision)
 		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	slices.SortFunc(found, func(a, b accounts.Decision) int { return cmp.Compare(a.Service, b.Service) })
+	if named, ok := d[path.Join(i.service(), i.tag)]; ok && len(found) == 0 {
+		found = append(found, named)
+	}
+	return found
+}
+
+// released lists the images whose tag is a version, on which a decision may have been recorded.
+func released(list []*wanted) []image {
+	var images []image
+	for _, w := range list {
+		if _, err := release.Parse(w.image.tag); err == nil && w.image.repository != "" {
+			images = append(images, image{repository: w.image.repository, tag: w.image.tag})
+		}
+	}
+	slices.SortFunc(images, func(a, b image) int {
+		return cmp.Or(cmp.Compare(a.repository, b.repository), cmp.Compare(a.tag, b.tag))
+	})
+	return slices.Compact(images)
 }

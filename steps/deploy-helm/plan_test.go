@@ -40,6 +40,28 @@ func decisionOn(version string, allowed ...string) map[string]accounts.Decision 
 	return map[string]accounts.Decision{"backend/" + version: d}
 }
 
+// decisionsAs makes decisions on v1.1.0, which hold maple, of pairs of image and service.
+func decisionsAs(pairs ...string) map[string]accounts.Decision {
+	all := map[string]accounts.Decision{}
+	for i := 0; i < len(pairs); i += 2 {
+		d := decisionOn("v1.1.0")["backend/v1.1.0"]
+		d.Image, d.Service = pairs[i], pairs[i+1]
+		all[d.Service+"/v1.1.0"] = d
+	}
+	return all
+}
+
+// bothOn makes decisions on v1.1.0 of services a and b, which share an image; each allows one account.
+func bothOn(a, b string) map[string]accounts.Decision {
+	all := map[string]accounts.Decision{}
+	for service, allowed := range map[string]string{"a": a, "b": b} {
+		all[service+"/v1.1.0"] = accounts.Decision{
+			Version: "v1.1.0", Service: service, Image: "registry/backend", Digest: digestA, Allowed: []accounts.Verdict{{Account: allowed, Reason: "production"}},
+		}
+	}
+	return all
+}
+
 func usual(t *testing.T) circumstances {
 	t.Helper()
 	inventory, err := accounts.Parse([]byte(inventoryText))
@@ -98,6 +120,12 @@ func TestTheGateBoundsAPlan(t *testing.T) {
 		{name: "another digest than the decision's", release: releaseOf("orchid", "v1.1.0"), decisions: decisionOn("v1.1.0", "orchid"), change: func(w *wanted) { w.image.digest = "sha256:bb" }, want: `refused: account-orchid/backend (orchid.yaml): values.image.digest is "sha256:bb", and the decision on backend v1.1.0 is about ` + digestA},
 		{name: "no digest beside a decision", release: releaseOf("orchid", "v1.1.0"), decisions: decisionOn("v1.1.0", "orchid"), change: func(w *wanted) { w.image.digest = "" }, want: `refused: account-orchid/backend (orchid.yaml): values.image.digest is ""`},
 		{name: "another digest in staging", release: releaseOf("", "v1.1.0"), decisions: decisionOn("v1.1.0", "orchid"), change: func(w *wanted) { w.image.digest = "sha256:bb" }, want: "refused: staging/backend"},
+		{name: "a decision under another name than the image's", release: releaseOf("maple", "v1.1.0"), decisions: decisionsAs("registry/backend", "api"), want: "wave 1: skipped: the decision on api v1.1.0 does not allow account maple"},
+		{name: "a decision on an image of another name decides nothing", release: releaseOf("maple", "v1.1.0"), decisions: decisionsAs("registry/other", "api"), want: "wave 1: deploy"},
+		{name: "a decision under the image's name, which is pulled from a mirror", release: releaseOf("maple", "v1.1.0"), decisions: decisionsAs("origin/backend", "backend"), want: "wave 1: skipped: the decision on backend v1.1.0 does not allow account maple"},
+		{name: "an image goes before its name", release: releaseOf("maple", "v1.1.0"), decisions: decisionsAs("other/backend", "backend", "registry/backend", "api"), want: "wave 1: skipped: the decision on api v1.1.0 does not allow account maple"},
+		{name: "of two decisions on an image both bind", release: releaseOf("maple", "v1.1.0"), decisions: bothOn("maple", "orchid"), want: "wave 1: skipped: the decision on b v1.1.0 does not allow account maple"},
+		{name: "two decisions on an image that agree", release: releaseOf("maple", "v1.1.0"), decisions: bothOn("maple", "maple"), want: "wave 1: deploy"},
 		{name: "a suspended release", release: releaseOf("maple", "v1.1.0-rc.1"), change: func(w *wanted) { w.suspended = true }, want: "wave 1: skipped: spec.suspend is set"},
 		{name: "a release with a fault", release: releaseOf("maple", "v1.1.0"), change: func(w *wanted) { w.addFault("spec.x is not supported") }, want: "wave 1: failed: maple.yaml: spec.x is not supported"},
 	} {

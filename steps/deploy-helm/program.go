@@ -20,9 +20,9 @@ import (
 type In struct {
 	step.ConfigRepo
 	step.Credentials
+	Target
 	SourceDir          string        `env:"SOURCE_DIR" doc:"a local checkout of the config repo, instead of CONFIG_REPO; for laptops: only CONFIG_REPO can tell which of two commits is the newer"`
 	Revision           revision      `env:"REVISION" doc:"commit whose push started this build ($COMMIT_SHA in a build of the config repo); when the branch has moved on, its newest commit is deployed"`
-	Kubeconfig         string        `env:"KUBECONFIG" required:"true" doc:"kubeconfig file; its current context names the cluster; exec plugins and auth-providers are refused"`
 	Select             selector      `env:"SELECT" doc:"label selector: deploy only the HelmReleases that it matches"`
 	Accounts           string        `env:"ACCOUNTS" default:"accounts.yaml" doc:"path of the inventory in the config repo; without the file no account is UAT; a URL means that the repo has none"`
 	AccountLabel       string        `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a HelmRelease that says whose it is"`
@@ -30,7 +30,7 @@ type In struct {
 	DecisionKey        secret.Text   `env:"DECISION_KEY" doc:"key that gate-uat sealed its decisions with; a decision without the right seal is refused; pass it with secretEnv"`
 	VerifyTag          bool          `env:"VERIFY_TAG" default:"true" doc:"where a decision of gate-uat is followed, ask the registry whether the tag still has the digest that was decided on"`
 	Insecure           []string      `env:"REGISTRY_INSECURE" doc:"hosts (host or host:port) reached over plain HTTP; loopback always is"`
-	Concurrency        int           `env:"CONCURRENCY" default:"8" doc:"releases that are deployed at the same time"`
+	Concurrency        int           `env:"CONCURRENCY" default:"8" doc:"releases that are deployed to one cluster at the same time"`
 	Waves              []string      `env:"WAVES" default:"uat,production" doc:"which accounts, in this order; a wave begins when the one before is healthy; what has no account (staging) goes with the first"`
 	WaitTimeout        time.Duration `env:"WAIT_TIMEOUT" default:"5m" doc:"how long a release may take to become ready, unless its spec.timeout says otherwise"`
 	UnschedulableAfter time.Duration `env:"UNSCHEDULABLE_AFTER" default:"1m" doc:"how long a pod may stay without a node (an autoscaler may be adding one) before the release counts as failed"`
@@ -45,6 +45,7 @@ func (in In) Check(f *step.Faults) {
 	case in.ConfigURL != "" && in.SourceDir != "":
 		f.Add("SOURCE_DIR", "conflicts with CONFIG_REPO: set one of them")
 	}
+	in.checkTarget(f)
 	if in.Concurrency < 1 || in.Concurrency > 64 {
 		f.Add("CONCURRENCY", "%d is not a number from 1 to 64", in.Concurrency)
 	}
@@ -73,12 +74,15 @@ type Out struct {
 	Unchanged int       `json:"unchanged" env:"UNCHANGED" doc:"number of releases that were left alone because nothing of them changed"`
 	Failed    int       `json:"failed" env:"FAILED" doc:"number of releases that failed, rolled back or not"`
 	Skipped   int       `json:"skipped" env:"SKIPPED" doc:"number of releases that were not to be touched"`
-	Releases  []Release `json:"releases" doc:"account, namespace, name, chart, from, to, revision, state (deployed, unchanged, failed, rolled-back, skipped), seconds, reason"`
+	Report    string    `json:"report" doc:"name of the HTML report beside this file; empty when it was not written"`
+	Releases  []Release `json:"releases" doc:"account, region, cluster, namespace, name, chart, from, to, revision, state (deployed, unchanged, failed, rolled-back, skipped), seconds, reason"`
 }
 
 // Release is one line of the report.
 type Release struct {
 	Account   string  `json:"account"`
+	Region    string  `json:"region"`  // of the account, from the inventory
+	Cluster   string  `json:"cluster"` // where it runs; "" where the current context of a kubeconfig says
 	Namespace string  `json:"namespace"`
 	Name      string  `json:"name"`
 	Chart     string  `json:"chart"`
@@ -88,6 +92,7 @@ type Release struct {
 	State     string  `json:"state"`
 	Seconds   float64 `json:"seconds"`
 	Reason    string  `json:"reason"`
+	channel   string  // staging, uat or production
 	lost      bool    // it failed because other writers were faster, again and again
 }
 
@@ -105,14 +110,17 @@ var program = step.Program[In, Out]{
 }
 
 func run(ctx context.Context, b *step.Build, in In) (Out, error) {
+	began := time.Now()
+	out, err := deploy(ctx, b, in)
+	out.Report = writeReport(b, in, out, err, began) // also of a run that touched nothing, so that no older page is taken for its own
+	return out, err
+}
+
+func deploy(ctx context.Context, b *step.Build, in In) (Out, error) {
 	quiet(b)
-	target, err := cluster.Open(ctx, in.Kubeconfig)
-	if err != nil {
-		return Out{}, explainCluster(err)
-	}
-	// The cluster is read before the config repo. Whatever it remembers was deployed from a commit that was the newest before we ask for
+	// The clusters are read before the config repo. Whatever they remember was deployed from a commit that was the newest before we ask for
 	// the newest: so what we read cannot be older, without comparing any clocks.
-	states, err := target.States(ctx)
+	targets, err := openTargets(ctx, b, in.Target)
 	if err != nil {
 		return Out{}, err
 	}
@@ -126,14 +134,19 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	}
 	list = in.Select.of(list)
 	if len(list) == 0 {
-		return Out{Commit: repo.commit}, step.Nothing("no HelmRelease %s below %s", in.Select.text(), in.ConfigPath)
+		return Out{Commit: repo.commit, Releases: []Release{}}, step.Nothing("no HelmRelease %s below %s", in.Select.text(), in.ConfigPath)
 	}
 	readCharts(repo, list)
-	c := circumstances{states: states, waves: in.Waves, build: cluster.BuildLabel(b.ID), now: time.Now(), longest: remaining(ctx)}
+	c := circumstances{waves: in.Waves, build: cluster.BuildLabel(b.ID), now: time.Now(), longest: remaining(ctx)}
 	if c.inventory, err = readInventory(repo, in); err != nil {
 		return Out{Commit: repo.commit}, err
 	}
-	if c.decisions, err = readDecisions(b, repo, in, decisionsNeeded(list)); err != nil {
+	if homeless := targets.place(list, c); len(homeless) > 0 {
+		return Out{Commit: repo.commit}, step.Misconfigured("nothing was touched; name a cluster for each region, or correct the region in "+in.Accounts,
+			"%d of %d releases have no cluster: %s", len(homeless), len(list), strings.Join(homeless, "; "))
+	}
+	c.states = targets.states(list)
+	if c.decisions, err = readDecisions(b, repo, in, released(list)); err != nil {
 		return Out{Commit: repo.commit}, err
 	}
 	tasks, refusals := makePlan(list, c)
@@ -148,7 +161,7 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 		return finish(b, repo, plannedOnly(tasks))
 	}
 	r := &rollout{
-		cluster: target, log: b.Log, repo: repo, plan: c, concurrency: in.Concurrency, timeout: in.WaitTimeout,
+		clusters: targets.clusters(), log: b.Log, repo: repo, plan: c, concurrency: in.Concurrency, timeout: in.WaitTimeout,
 		patience: in.UnschedulableAfter, rollBack: in.OnFailure == "rollback", tip: repo.tip,
 		mark: cluster.Mark{Build: b.ID, Commit: repo.commit, Committed: repo.committed, Until: time.Now().Add(remaining(ctx) + time.Minute)},
 	}
@@ -175,9 +188,17 @@ func finish(b *step.Build, repo *source, report []Release) (Out, error) {
 	var failures []string
 	lost := 0
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ACCOUNT\tRELEASE\tFROM\tTO\tREVISION\tSTATE\tSECONDS\tREASON")
+	several := slices.ContainsFunc(report, func(l Release) bool { return l.Cluster != report[0].Cluster })
+	where := func(s string) string {
+		if several {
+			return s + "\t"
+		}
+		return "" // a column that says the same on every line
+	}
+	fmt.Fprintf(w, "ACCOUNT\t%sRELEASE\tFROM\tTO\tREVISION\tSTATE\tSECONDS\tREASON\n", where("CLUSTER"))
 	for _, l := range report {
-		fmt.Fprintf(w, "%s\t%s/%s\t%s\t%s\t%d\t%s\t%.1f\t%s\n", orDash(l.Account), l.Namespace, l.Name, orDash(l.From), orDash(l.To), l.Revision, l.State, l.Seconds, orDash(l.Reason))
+		fmt.Fprintf(w, "%s\t%s%s/%s\t%s\t%s\t%d\t%s\t%.1f\t%s\n", orDash(l.Account), where(orDash(shortCluster(l.Cluster))), l.Namespace, l.Name, orDash(l.From), orDash(l.To),
+			l.Revision, l.State, l.Seconds, orDash(l.Reason))
 		switch l.State {
 		case deployed:
 			out.Deployed++
@@ -210,14 +231,6 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
-}
-
-// explainCluster tells a kubeconfig that must be changed from a cluster that does not answer.
-func explainCluster(err error) error {
-	if _, ok := errors.AsType[*cluster.KubeconfigError](err); ok {
-		return step.Misconfigured("set KUBECONFIG to a kubeconfig file with a current-context, and a token or a client certificate", "%w", err)
-	}
-	return step.WithFix(err, "check that the address in KUBECONFIG can be reached from the build, and that its credentials are valid and may list Secrets")
 }
 
 // remaining is the time until ctx ends.

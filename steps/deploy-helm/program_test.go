@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"sort"
 	"strings"
 	"sync/atomic"
@@ -18,15 +21,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/controlplane"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/gitserver"
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/googlecloud"
 	"github.com/deepdesk/cloudbuild-steps/internal/step/steptest"
 )
 
 func TestMain(m *testing.M) {
-	steptest.Main(m, map[string]func(){"deploy-helm": main, "look": look, "helmrelease": helmrelease, "decision": decision, "push": push})
+	steptest.Main(m, map[string]func(){"deploy-helm": main, "look": look, "helmrelease": helmrelease, "decision": decision, "push": push, "cloudlog": cloudlog, "contexts": twoContexts})
 }
 
 // TestScripts runs the real program against a real API server and a real Git server. One of each serves all scripts, so that each script
@@ -48,6 +53,8 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cloud := startCloud(t, cluster.DeployerKubeconfig, 0)
+	hasty := startCloud(t, cluster.DeployerKubeconfig, 2*time.Second)
 	var repos atomic.Int64
 	t.Run("all", func(t *testing.T) { // scripts run side by side; the servers live until the last of them ends
 		steptest.Run(t, "testdata/script", func(e *testscript.Env) error {
@@ -64,6 +71,27 @@ func TestScripts(t *testing.T) {
 					return fmt.Errorf("%w: %s", err, out)
 				}
 			}
+			for k, v := range cloud.Env() {
+				e.Setenv(k, v)
+			}
+			for _, account := range []string{"nobody", "getter"} {
+				if err := cloud.WriteKey(filepath.Join(e.WorkDir, account+".json"), accountOf(account)); err != nil {
+					return err
+				}
+			}
+			if err := hasty.WriteKey(filepath.Join(e.WorkDir, "hasty.json"), accountOf("builder")); err != nil {
+				return err
+			}
+			public := filepath.Join(e.WorkDir, "public.pem") // in place of the authorities that this machine trusts
+			if err := os.WriteFile(public, append(cloud.PublicCA, hasty.PublicCA...), 0o644); err != nil {
+				return err
+			}
+			e.Setenv("SSL_CERT_FILE", public)
+			e.Setenv("HASTY", hasty.Host())
+			e.Setenv("EU", clusterEU)
+			e.Setenv("US", clusterUS)
+			e.Setenv("REGION_EU", regionEU)
+			e.Setenv("REGION_US", regionUS)
 			e.Setenv("EXAMPLE", example)
 			e.Setenv("CLUSTER", cluster.DeployerKubeconfig)
 			e.Setenv("VIEWER", cluster.ViewerKubeconfig)
@@ -77,6 +105,70 @@ func TestScripts(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+// The clusters of the scripts' cloud. All of them are the one API server behind.
+const (
+	clusterEU = "projects/demo-cloud/locations/europe-west1/clusters/main" // has a public address only
+	clusterUS = "projects/demo-cloud/locations/us-central1/clusters/main"  // has all endpoints
+	// Only regions.txtar uses these, so that it can count their requests.
+	regionEU = "projects/demo-cloud/locations/europe-west1/clusters/regions"
+	regionUS = "projects/demo-cloud/locations/us-central1/clusters/regions"
+)
+
+func accountOf(name string) string { return name + "@demo-cloud.iam.gserviceaccount.com" }
+
+// startCloud starts a cloud whose builds run as builder, who may do everything. nobody may do nothing, getter may find clusters, and
+// deployer may do all that is needed to deploy.
+func startCloud(t *testing.T, kubeconfig string, lifetime time.Duration) *googlecloud.Server {
+	t.Helper()
+	cloud, err := googlecloud.Start(googlecloud.Options{
+		Account: accountOf("builder"), Lifetime: lifetime,
+		Grants: map[string][]string{
+			accountOf("builder"): googlecloud.All, accountOf("nobody"): nil, accountOf("getter"): {googlecloud.GetClusters},
+			accountOf("deployer"): {googlecloud.GetClusters, googlecloud.Connect},
+		},
+		Clusters: map[string]googlecloud.Cluster{
+			regionEU:  {Kubeconfig: kubeconfig, Public: true},
+			regionUS:  {Kubeconfig: kubeconfig, DNS: true},
+			clusterEU: {Kubeconfig: kubeconfig, Public: true},
+			clusterUS: {Kubeconfig: kubeconfig, DNS: true, Public: true, Private: true},
+			"projects/demo-cloud/locations/us-central1/clusters/inner":  {Kubeconfig: kubeconfig, Private: true},
+			"projects/demo-cloud/locations/us-central1/clusters/closed": {Kubeconfig: kubeconfig},
+			"projects/demo-cloud/locations/global/memberships/edge":     {Kubeconfig: kubeconfig},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cloud.Close() })
+	return cloud
+}
+
+// cloudlog HOST PATTERN prints the requests that the cloud at HOST has seen and that the pattern matches.
+func cloudlog() {
+	resp, err := http.Get("http://" + os.Args[1] + "/log")
+	check(err)
+	text, err := io.ReadAll(resp.Body)
+	check(err)
+	pattern := regexp.MustCompile(os.Args[2])
+	for line := range strings.Lines(string(text)) {
+		if pattern.MatchString(line) {
+			fmt.Print(line)
+		}
+	}
+}
+
+// contexts NAME NAME prints the kubeconfig $CLUSTER with two contexts of these names, and no current one.
+func twoContexts() {
+	file, err := clientcmd.LoadFromFile(os.Getenv("CLUSTER"))
+	check(err)
+	only := file.Contexts[file.CurrentContext]
+	file.CurrentContext = ""
+	file.Contexts = map[string]*clientcmdapi.Context{os.Args[1]: only, os.Args[2]: only}
+	text, err := clientcmd.Write(*file)
+	check(err)
+	fmt.Print(string(text))
 }
 
 func check(err error) {
@@ -123,15 +215,16 @@ spec:
 }
 
 // decision VERSION DIGEST ALLOWED HELD writes repo/decisions/backend/VERSION.json, and with -handover the hand-over of gate-uat. ALLOWED and
-// HELD are accounts, comma-separated.
+// HELD are accounts, comma-separated. -service is another name of the service than the image's.
 func decision() {
 	handover := flag.String("handover", "", "")
 	build := flag.String("build", "", "")
 	key := flag.String("key", "", "")
+	service := flag.String("service", "backend", "")
 	flag.Parse()
 	args := flag.Args()
 	d := accounts.Decision{
-		Version: args[0], Service: "backend", Image: "registry.example/backend", Digest: args[1], Channel: "production",
+		Version: args[0], Service: *service, Image: "registry.example/backend", Digest: args[1], Channel: "production",
 		InventorySHA256: strings.Repeat("0", 64), Allowed: verdicts(args[2], "UAT account"), Held: verdicts(args[3], "candidates are for UAT accounts only"),
 	}
 	if strings.Contains(d.Version, "-") {
@@ -148,7 +241,7 @@ func decision() {
 	}
 	text, err := json.Marshal(d)
 	check(err)
-	file := "repo/decisions/backend/" + d.Version + ".json"
+	file := "repo/decisions/" + d.Service + "/" + d.Version + ".json"
 	if *handover != "" {
 		file = filepath.Join(os.Getenv("HANDOVER_DIR"), "gate-uat.json")
 		text = append([]byte(fmt.Sprintf(`{"schema":"cloudbuild-steps/gate-uat/v1","build_id":%q,"status":"done",`, *handover)), text[1:]...)

@@ -13,7 +13,7 @@ import (
 
 // rollout carries a plan out.
 type rollout struct {
-	cluster     *cluster.Cluster
+	clusters    map[string]*cluster.Cluster // by the name that wanted.cluster has
 	log         *slog.Logger
 	repo        *source
 	plan        circumstances
@@ -37,8 +37,7 @@ func (r *rollout) run(ctx context.Context, tasks []*task) []Release {
 	report := make([]Release, len(tasks))
 	broken := ""
 	for wave := range max(len(r.plan.waves), 1) {
-		var wg sync.WaitGroup
-		slots := make(chan struct{}, r.concurrency)
+		ready := map[string][]int{} // tasks by cluster, in the order of the plan
 		for i, t := range tasks {
 			if t.wave != wave {
 				continue
@@ -47,16 +46,24 @@ func (r *rollout) run(ctx context.Context, tasks []*task) []Release {
 				t.skip("not begun: " + broken)
 			}
 			report[i] = t.line()
-			if t.state != "" {
-				continue
+			if t.state == "" {
+				ready[t.release.cluster] = append(ready[t.release.cluster], i)
 			}
-			slots <- struct{}{} // in the order of the plan
+		}
+		var wg sync.WaitGroup
+		for _, list := range ready { // a cluster that is slow does not hold up the others
 			wg.Go(func() {
-				defer func() { <-slots }()
-				report[i] = r.release(ctx, deploying, t)
+				slots := make(chan struct{}, r.concurrency)
+				for _, i := range list {
+					slots <- struct{}{}
+					wg.Go(func() {
+						defer func() { <-slots }()
+						report[i] = r.release(ctx, deploying, tasks[i])
+					})
+				}
 			})
 		}
-		wg.Wait()
+		wg.Wait() // a wave spans all clusters
 		for i, t := range tasks {
 			if s := report[i].State; t.wave == wave && (s == failed || s == rolledBack) && broken == "" {
 				broken = fmt.Sprintf("%s failed in the wave before", t.release)
@@ -85,8 +92,8 @@ func (r *rollout) leaveTime(ctx context.Context) (context.Context, context.Cance
 // line is the release's line in the report as far as the plan knows it.
 func (t *task) line() Release {
 	l := Release{
-		Account: t.release.account, Namespace: t.release.namespace, Name: t.release.key.Name, From: t.from, To: t.release.version(),
-		Revision: t.newest.Revision, State: t.state, Reason: t.reason,
+		Account: t.release.account, Region: t.region, Cluster: t.release.cluster, Namespace: t.release.namespace, Name: t.release.key.Name,
+		From: t.from, To: t.release.version(), Revision: t.newest.Revision, State: t.state, Reason: t.reason, channel: t.channel,
 	}
 	if t.release.chart != nil {
 		l.Chart = t.release.chart.name + "-" + t.release.chart.version
@@ -121,10 +128,10 @@ func (r *rollout) release(ctx, deploying context.Context, t *task) Release {
 const moved = "moved"
 
 func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, t *task, line *Release) (revision int, state, reason string) {
-	w := t.release
+	w, on := t.release, r.clusters[t.release.cluster]
 	if t.rescue != "" {
 		log.Warn("recovering a release that was left "+t.newest.Status, "revision", t.newest.Revision, "reason", t.rescue)
-		if err := r.cluster.Recover(ctx, t.newest, "interrupted: "+t.rescue); err != nil {
+		if err := on.Recover(ctx, t.newest, "interrupted: "+t.rescue); err != nil {
 			return t.newest.Revision, stateOf(err), err.Error()
 		}
 		t.newest.Status, t.rescue = failed, ""
@@ -148,7 +155,7 @@ func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, t *task
 	}
 	log.Info("started", "from", line.From, "to", line.To, "chart", line.Chart)
 	report := func(text string) { log.Info("waiting", "for", text) }
-	revision, err = r.cluster.Deploy(deploying, rel, report)
+	revision, err = on.Deploy(deploying, rel, report)
 	switch {
 	case err == nil:
 		return revision, deployed, ""
@@ -158,7 +165,7 @@ func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, t *task
 		return revision, failed, err.Error()
 	}
 	log.Warn("failed, rolling back", "reason", err.Error())
-	return r.goBack(ctx, rel, revision, err, report)
+	return r.goBack(ctx, on, rel, revision, err, report)
 }
 
 func stateOf(err error) string {
@@ -169,13 +176,13 @@ func stateOf(err error) string {
 }
 
 // goBack returns a release to the revision before. Its context is not the one that ended the deployment.
-func (r *rollout) goBack(ctx context.Context, rel cluster.Release, revision int, cause error, report func(string)) (int, string, string) {
+func (r *rollout) goBack(ctx context.Context, on *cluster.Cluster, rel cluster.Release, revision int, cause error, report func(string)) (int, string, string) {
 	if ctx.Err() != nil { // the build is being stopped: a short time to leave things in order is all there is
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 		defer cancel()
 	}
-	to, written, err := r.cluster.Rollback(ctx, rel, report)
+	to, written, err := on.Rollback(ctx, rel, report)
 	if written > 0 {
 		revision = written
 	}
@@ -202,7 +209,7 @@ func (r *rollout) replan(ctx context.Context, t *task) (done bool) {
 			return true
 		}
 	}
-	state, err := r.cluster.State(ctx, t.release.key)
+	state, err := r.clusters[t.release.cluster].State(ctx, t.release.key)
 	if err != nil {
 		t.state, t.reason = failed, err.Error()
 		return true

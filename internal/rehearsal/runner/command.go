@@ -9,8 +9,8 @@
 //     entrypoint or env that is /workspace or begins with /workspace/ is rewritten to it. Nothing else is: a program that has /workspace
 //     built in finds none. Therefore HANDOVER_DIR, where the suite's steps leave results for each other, is set to .release in the
 //     workspace unless the build file sets it.
-//   - A step sees nothing of the caller's environment but PATH. HOME is one fresh folder for the whole build, BUILDER_OUTPUT and TMPDIR
-//     are fresh ones per step.
+//   - A step sees nothing of the caller's environment but PATH, and of the world around it what [Options.Surroundings] says. HOME is one
+//     fresh folder for the whole build, BUILDER_OUTPUT and TMPDIR are fresh ones per step.
 //   - There is no isolation: a step can read and change whatever its user can.
 //
 // Fields that a process cannot honour (images, volumes, script …) are refused by name. Fields about the service's machines and logs
@@ -42,10 +42,13 @@ type Options struct {
 	Workspace string            // absolute; stands for /workspace, and is changed by the steps
 	// Programs by image: the whole name without tag and digest, or its last element alone ("gate-uat").
 	Programs map[string]Program
-	Path     string                 // the steps' PATH
-	Secrets  map[string]secret.Text // values for secretEnv, by variable; masked in the log and in outputs
-	Log      io.Writer              // the build's log, as the service prints it
-	Only     []int                  // steps to run, by index; the others count as done. nil: all
+	Path     string // the steps' PATH
+	// Surroundings are variables of every step that stand for what surrounds a step in the service without being said in the build file: where
+	// the metadata server and Google's APIs are (GCE_METADATA_HOST, CONTAINER_ENDPOINT). The build file goes before them. nil: nothing.
+	Surroundings map[string]string
+	Secrets      map[string]secret.Text // values for secretEnv, by variable; masked in the log and in outputs
+	Log          io.Writer              // the build's log, as the service prints it
+	Only         []int                  // steps to run, by index; the others count as done. nil: all
 }
 
 // A Command is what one step comes down to.
@@ -137,6 +140,11 @@ func (o Options) env(i int) map[string]string {
 	env := o.Build.Env(i)
 	for k, v := range env {
 		env[k] = o.inWorkspace(v)
+	}
+	for k, v := range o.Surroundings {
+		if _, set := env[k]; !set {
+			env[k] = v
+		}
 	}
 	_, set := env["HANDOVER_DIR"]
 	if _, automapped := env["_HANDOVER_DIR"]; !set && !automapped {

@@ -202,6 +202,7 @@ availableSecrets: {secretManager: [{versionName: v, env: TOKEN}]}
 `)
 	t.Setenv("LEAK", "leak")
 	b.Secrets = map[string]secret.Text{"TOKEN": secret.New("s3cret")}
+	b.Surroundings = map[string]string{"GCE_METADATA_HOST": "127.0.0.1:1", "SHA": "the build file goes first"}
 	b.run(t)
 	var first, second []string
 	for _, line := range b.lines() {
@@ -218,11 +219,12 @@ availableSecrets: {secretManager: [{versionName: v, env: TOKEN}]}
 			second = append(second, text)
 		}
 	}
-	if diff := cmp.Diff([]string{"A=WORKSPACE/b", "BUILDER_OUTPUT=SCRATCH/0/outputs", "HANDOVER_DIR=WORKSPACE/.release", "HOME=SCRATCH/home", "PATH=" + b.Path, "SHA=abc",
+	if diff := cmp.Diff([]string{"A=WORKSPACE/b", "BUILDER_OUTPUT=SCRATCH/0/outputs", "GCE_METADATA_HOST=127.0.0.1:1", "HANDOVER_DIR=WORKSPACE/.release", "HOME=SCRATCH/home", "PATH=" + b.Path, "SHA=abc",
 		"TMPDIR=SCRATCH/0/tmp", "TOKEN=[hidden]", "URL=https://h/workspace/", "pwd WORKSPACE/sub/dir", "args WORKSPACE/a not/workspace/a /workspaces $HOME"}, first); diff != "" {
 		t.Errorf("first step (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"BUILDER_OUTPUT=SCRATCH/1/outputs", "HANDOVER_DIR=WORKSPACE/mine", "HOME=/root", "PATH=" + b.Path,
+	if diff := cmp.Diff([]string{"BUILDER_OUTPUT=SCRATCH/1/outputs", "GCE_METADATA_HOST=127.0.0.1:1", "HANDOVER_DIR=WORKSPACE/mine", "HOME=/root", "PATH=" + b.Path,
+		"SHA=the build file goes first",
 		"TMPDIR=SCRATCH/1/tmp", "pwd WORKSPACE/sub", "args "}, second); diff != "" {
 		t.Errorf("second step (-want +got):\n%s", diff)
 	}
