@@ -4,7 +4,7 @@
 // policies, rollback-version to find and delete versions; what is read or written besides goes through internal/registry, which knows
 // manifests.
 //
-// The client is hand-written REST over net/http and Google's token source: eight methods of a documented API, instead of a generated client
+// The client is hand-written REST over net/http and Google's token source: six methods of a documented API, instead of a generated client
 // that would add ten megabytes to a program of twelve, and that reads statuses wrongly over REST: ALREADY_EXISTS arrives as Aborted
 // (docs/adr/0009).
 package artifactregistry

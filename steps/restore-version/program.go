@@ -9,6 +9,7 @@ import (
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
 	"github.com/deepdesk/cloudbuild-steps/internal/registry"
 	"github.com/deepdesk/cloudbuild-steps/internal/release"
+	"github.com/deepdesk/cloudbuild-steps/internal/secret"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
 )
 
@@ -25,6 +26,7 @@ type In struct {
 	Service         string          `env:"SERVICE" doc:"the service's name; the last path element of IMAGE when unset"`
 	CommitAuthor    string          `env:"COMMIT_AUTHOR" default:"restore-version" doc:"author of the commit"`
 	CommitEmail     string          `env:"COMMIT_EMAIL" default:"restore-version@cloudbuild-steps.invalid" doc:"e-mail address of the author"`
+	SigningKey      secret.Text     `env:"SIGNING_KEY" doc:"private key that signs the commit: OpenPGP in ASCII armor, or SSH, without a passphrase; pass it with secretEnv"`
 	step.Credentials
 }
 
@@ -39,6 +41,11 @@ func (in In) Check(f *step.Faults) {
 	for _, v := range []struct{ name, text string }{{"COMMIT_AUTHOR", in.CommitAuthor}, {"COMMIT_EMAIL", in.CommitEmail}} {
 		if err := gitrepo.CheckSignature(v.text); err != nil {
 			f.Add(v.name, "%v", err)
+		}
+	}
+	if !in.SigningKey.IsZero() {
+		if _, err := gitrepo.ParseSigningKey(in.SigningKey); err != nil {
+			f.Add("SIGNING_KEY", "is wrong: %v", err)
 		}
 	}
 	if string(in.Backup) == in.Image.String() {

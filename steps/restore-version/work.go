@@ -23,6 +23,7 @@ type work struct {
 	target *registry.Repository
 	backup registry.Store // nil without BACKUP
 	remote gitrepo.Remote
+	key    gitrepo.SigningKey // signs the commit
 }
 
 func newWork(b *step.Build, in In) (*work, error) {
@@ -35,6 +36,11 @@ func newWork(b *step.Build, in In) (*work, error) {
 		remote: gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken},
 	}
 	var err error
+	if !in.SigningKey.IsZero() {
+		if w.key, err = gitrepo.ParseSigningKey(in.SigningKey); err != nil {
+			return nil, fmt.Errorf("reading SIGNING_KEY: %w", err)
+		}
+	}
 	switch {
 	case in.Backup == "":
 	case in.Backup.isFolder():
@@ -204,7 +210,7 @@ func (w *work) unlock(ctx context.Context) (commit string, lifted bool, err erro
 			message += "Build: " + url + "\n"
 		}
 		return &gitrepo.Change{Files: map[string][]byte{w.in.holdsPath(): after}, Message: message,
-			Author: gitrepo.Signature{Name: w.in.CommitAuthor, Email: w.in.CommitEmail, When: when}}, nil
+			Author: gitrepo.Signature{Name: w.in.CommitAuthor, Email: w.in.CommitEmail, When: when}, Key: w.key}, nil
 	})
 	if lost, ok := errors.AsType[*gitrepo.LostRaceError](err); ok {
 		return "", false, step.Lost(lost.Fix(), "%w", err)

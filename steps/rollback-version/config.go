@@ -61,7 +61,7 @@ func newPlan(snapshot *gitrepo.Snapshot, in In, s *subject) (*plan, error) {
 		return p, err
 	}
 	_, p.held = p.holds.Find(in.service(), in.Version.String(), "")
-	if raw, found, err := snapshot.ReadFile(path.Join(in.ConfigPath, in.Accounts)); err != nil {
+	if raw, found, err := in.inventory(snapshot); err != nil {
 		return p, err
 	} else if found {
 		inventory, err := accounts.Parse(raw)
@@ -80,6 +80,14 @@ func newPlan(snapshot *gitrepo.Snapshot, in In, s *subject) (*plan, error) {
 		}
 	}
 	return p, nil
+}
+
+// inventory returns the config repo's, unless it is kept elsewhere.
+func (in In) inventory(snapshot *gitrepo.Snapshot) (raw []byte, found bool, err error) {
+	if in.inventoryElsewhere() {
+		return nil, false, nil
+	}
+	return snapshot.ReadFile(path.Join(in.ConfigPath, in.Accounts))
 }
 
 // read returns the YAML files that name the image in any way, and notes the policies.
@@ -223,15 +231,15 @@ func (p *plan) decide(name string, u *unit) ([]marker.Edit, error) {
 		return nil, nil
 	}
 	first := u.markers[0]
-	account := first.Resource.Labels[p.in.AccountLabel]
-	if account == "" {
-		account = first.Resource.Annotations[p.in.AccountLabel]
-	}
+	account, doubt := accounts.Owner(first.Resource.Labels[p.in.AccountLabel], first.Resource.Annotations[p.in.AccountLabel], p.in.AccountPath.Match(name))
 	place := Place{File: name, Line: first.Line, Account: account}
 	leave := func(format string, args ...any) ([]marker.Edit, error) {
 		place.Reason = fmt.Sprintf(format, args...)
 		p.left = append(p.left, place)
 		return nil, nil
+	}
+	if _, isBuild := release.ParseBuildTag(there); doubt != "" && !isBuild { // of builds, the policy's range alone decides
+		return leave("%s", doubt)
 	}
 	for _, m := range u.markers {
 		if m.Skip != "" {
@@ -437,7 +445,7 @@ func (w *work) goBack(ctx context.Context, s *subject, out Out) (Out, error) {
 		if snapshot.When.After(when) {
 			when = snapshot.When // a commit is not older than its parent, whatever the clocks say
 		}
-		return &gitrepo.Change{Files: p.files, Message: p.message(w.b.URL()), Author: gitrepo.Signature{Name: w.in.CommitAuthor, Email: w.in.CommitEmail, When: when}}, nil
+		return &gitrepo.Change{Files: p.files, Message: p.message(w.b.URL()), Author: gitrepo.Signature{Name: w.in.CommitAuthor, Email: w.in.CommitEmail, When: when}, Key: w.key}, nil
 	}
 	act := gitrepo.Update
 	if w.b.DryRun {

@@ -23,6 +23,7 @@ type work struct {
 	backup  registry.Store // nil without BACKUP
 	catalog catalog
 	remote  gitrepo.Remote
+	key     gitrepo.SigningKey // signs the commit
 }
 
 func newWork(b *step.Build, in In) (*work, error) {
@@ -31,6 +32,11 @@ func newWork(b *step.Build, in In) (*work, error) {
 		remote: gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken},
 	}
 	var err error
+	if !in.SigningKey.IsZero() {
+		if w.key, err = gitrepo.ParseSigningKey(in.SigningKey); err != nil {
+			return nil, fmt.Errorf("reading SIGNING_KEY: %w", err)
+		}
+	}
 	switch {
 	case in.Backup == "":
 	case in.Backup.isFolder():

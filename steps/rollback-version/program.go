@@ -6,8 +6,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
 	"github.com/deepdesk/cloudbuild-steps/internal/release"
+	"github.com/deepdesk/cloudbuild-steps/internal/secret"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
 )
 
@@ -15,29 +17,34 @@ import (
 type In struct {
 	step.ConfigRepo `require:"CONFIG_REPO"`
 	step.Registry   `require:"IMAGE"`
-	Version         release.Version `env:"VERSION" from:"TAG_NAME" required:"true" doc:"the bad release, such as v2.0.0"`
-	Reason          string          `env:"REASON" required:"true" doc:"why; it is recorded with the hold, and everybody who is refused the version reads it"`
-	Who             string          `env:"WHO" default:"rollback-version" doc:"who decided it, for the record"`
-	Stage           string          `env:"STAGE" default:"return" oneof:"return,delete" doc:"return: plan, back up, hold, return every account, in one commit; delete: after the deployment, delete the version from the registry"`
-	Backup          backupPlace     `env:"BACKUP" doc:"where the image is kept: another registry repository (host/path; nothing is moved when it is in the same registry), or a folder that begins with / or ./, which becomes an OCI layout; needed to delete an image"`
-	Delete          bool            `env:"DELETE" default:"true" doc:"false: STAGE=delete deletes nothing, and the hold alone keeps the version back"`
-	Force           bool            `env:"FORCE" default:"false" doc:"delete although the config repo still names the image, or the version is not held"`
-	ForceDigest     bool            `env:"FORCE_DIGEST" default:"false" doc:"delete the image although other tags are on it, and those tags with it; unset, only the tag VERSION is taken off"`
-	Previous        release.Version `env:"PREVIOUS" doc:"the release to return to, instead of the newest older one that each policy admits"`
-	Accounts        string          `env:"ACCOUNTS" default:"accounts.yaml" doc:"path of the inventory in the config repo: only UAT accounts are returned to a release candidate"`
-	AccountLabel    string          `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a resource that says whose it is"`
-	DecisionsPath   string          `env:"DECISIONS_PATH" default:"decisions" doc:"folder of the config repo with the gate's decisions: no account is returned to a version that the gate held back from it"`
-	Holds           string          `env:"HOLDS" default:"holds.yaml" doc:"path of the list of held versions in the config repo"`
-	Service         string          `env:"SERVICE" doc:"the service's name; the last path element of IMAGE when unset"`
-	Endpoint        string          `env:"ARTIFACT_REGISTRY_ENDPOINT" doc:"host:port of another Artifact Registry API server, for tests"`
-	CommitAuthor    string          `env:"COMMIT_AUTHOR" default:"rollback-version" doc:"author of the commit"`
-	CommitEmail     string          `env:"COMMIT_EMAIL" default:"rollback-version@cloudbuild-steps.invalid" doc:"e-mail address of the author"`
+	Version         release.Version      `env:"VERSION" from:"TAG_NAME" required:"true" doc:"the bad release, such as v2.0.0"`
+	Reason          string               `env:"REASON" required:"true" doc:"why; it is recorded with the hold, and everybody who is refused the version reads it"`
+	Who             string               `env:"WHO" default:"rollback-version" doc:"who decided it, for the record"`
+	Stage           string               `env:"STAGE" default:"return" oneof:"return,delete" doc:"return: plan, back up, hold, return every account, in one commit; delete: after the deployment, delete the version from the registry"`
+	Backup          backupPlace          `env:"BACKUP" doc:"where the image is kept: another registry repository (host/path; nothing is moved when it is in the same registry), or a folder that begins with / or ./, which becomes an OCI layout; needed to delete an image"`
+	Delete          bool                 `env:"DELETE" default:"true" doc:"false: STAGE=delete deletes nothing, and the hold alone keeps the version back"`
+	Force           bool                 `env:"FORCE" default:"false" doc:"delete although the config repo still names the image, or the version is not held"`
+	ForceDigest     bool                 `env:"FORCE_DIGEST" default:"false" doc:"delete the image although other tags are on it, and those tags with it; unset, only the tag VERSION is taken off"`
+	Previous        release.Version      `env:"PREVIOUS" doc:"the release to return to, instead of the newest older one that each policy admits"`
+	Accounts        string               `env:"ACCOUNTS" default:"accounts.yaml" doc:"path of the inventory in the config repo: only UAT accounts are returned to a release candidate; a URL means that the repo has none, and then the decision on the candidate says it"`
+	AccountLabel    string               `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a resource that says whose it is"`
+	AccountPath     accounts.PathPattern `env:"ACCOUNT_PATH" doc:"path pattern that says whose a file is, such as accounts/{account}/"`
+	DecisionsPath   string               `env:"DECISIONS_PATH" default:"decisions" doc:"folder of the config repo with the gate's decisions: no account is returned to a version that the gate held back from it"`
+	Holds           string               `env:"HOLDS" default:"holds.yaml" doc:"path of the list of held versions in the config repo"`
+	Service         string               `env:"SERVICE" doc:"the service's name; the last path element of IMAGE when unset"`
+	Endpoint        string               `env:"ARTIFACT_REGISTRY_ENDPOINT" doc:"host:port of another Artifact Registry API server, for tests"`
+	CommitAuthor    string               `env:"COMMIT_AUTHOR" default:"rollback-version" doc:"author of the commit"`
+	CommitEmail     string               `env:"COMMIT_EMAIL" default:"rollback-version@cloudbuild-steps.invalid" doc:"e-mail address of the author"`
+	SigningKey      secret.Text          `env:"SIGNING_KEY" doc:"private key that signs the commit: OpenPGP in ASCII armor, or SSH, without a passphrase; pass it with secretEnv"`
 	step.Credentials
 }
 
 // Check reports faults across variables.
 func (in In) Check(f *step.Faults) {
 	for _, v := range []struct{ name, path string }{{"ACCOUNTS", in.Accounts}, {"DECISIONS_PATH", in.DecisionsPath}, {"HOLDS", in.Holds}} {
+		if v.name == "ACCOUNTS" && in.inventoryElsewhere() {
+			continue // gate-uat's; with automapSubstitutions every step sees it
+		}
 		if path.IsAbs(v.path) || strings.Contains("/"+v.path+"/", "/../") || strings.Contains(v.path, "://") {
 			f.Add(v.name, "%q is not inside the config repo: want a relative path without ..", v.path)
 		}
@@ -47,12 +54,22 @@ func (in In) Check(f *step.Faults) {
 			f.Add(v.name, "%v", err)
 		}
 	}
+	if !in.SigningKey.IsZero() {
+		if _, err := gitrepo.ParseSigningKey(in.SigningKey); err != nil {
+			f.Add("SIGNING_KEY", "is wrong: %v", err)
+		}
+	}
 	if string(in.Backup) == in.Image.String() {
 		f.Add("BACKUP", "is IMAGE itself: name another repository, or a folder")
 	}
 	if !in.Previous.IsZero() && in.Previous.Compare(in.Version) >= 0 {
 		f.Add("PREVIOUS", "%s is not older than VERSION %s", in.Previous, in.Version)
 	}
+}
+
+// inventoryElsewhere reports whether ACCOUNTS is a URL: a service has the inventory, and the config repo has none.
+func (in In) inventoryElsewhere() bool {
+	return strings.HasPrefix(in.Accounts, "https://") || strings.HasPrefix(in.Accounts, "http://")
 }
 
 func (in In) service() string {
