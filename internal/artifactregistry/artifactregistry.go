@@ -1,10 +1,12 @@
 // Package artifactregistry talks to the API of Google's Artifact Registry, for what its Docker endpoint cannot be trusted with: the list of
 // an image's tags, which Docker's protocol gives incomplete above 10,000 tags, without a word
-// (https://cloud.google.com/artifact-registry/quotas). bump-config uses it to evaluate policies; whatever is written is then read through
-// internal/registry, which knows manifests.
+// (https://cloud.google.com/artifact-registry/quotas), and deletions, which have rules of their own there. bump-config uses it to evaluate
+// policies, rollback-version to find and delete versions; what is read or written besides goes through internal/registry, which knows
+// manifests.
 //
-// The client is hand-written REST over net/http and Google's token source: one method of a documented API, instead of a generated client
-// that would add ten megabytes to a program of twelve (docs/adr/0009).
+// The client is hand-written REST over net/http and Google's token source: six methods of a documented API, instead of a generated client
+// that would add ten megabytes to a program of twelve, and that reads statuses wrongly over REST: ALREADY_EXISTS arrives as Aborted
+// (docs/adr/0009).
 package artifactregistry
 
 import (
@@ -31,7 +33,7 @@ const Endpoint = "artifactregistry.googleapis.com"
 // scope is the only one that the API accepts (google.devtools.artifactregistry.v1, oauth_scopes).
 const scope = "https://www.googleapis.com/auth/cloud-platform"
 
-// Client lists tags. It is safe for concurrent use.
+// Client calls the API. It is safe for concurrent use.
 type Client struct {
 	root   url.URL
 	http   *http.Client
@@ -127,53 +129,91 @@ const (
 )
 
 // TagsOf lists all tags of an image, page by page to the end, in the API's order; none if there is no such image. Errors are [*Error].
-//
-// (google.devtools.artifactregistry.v1 ListTags: GET /v1/{parent=projects/*/locations/*/repositories/*/packages/*}/tags)
 func (c *Client) TagsOf(ctx context.Context, p Package) ([]string, error) {
 	var tags []string
+	err := c.eachTag(ctx, p, func(tag, _ string) error {
+		tags = append(tags, tag)
+		return nil
+	})
+	return tags, err
+}
+
+// eachTag calls fn for every tag and the name of the version that it is on.
+//
+// (google.devtools.artifactregistry.v1 ListTags: GET /v1/{parent=projects/*/locations/*/repositories/*/packages/*}/tags)
+func (c *Client) eachTag(ctx context.Context, p Package, fn func(tag, version string) error) error {
 	prefix := p.Resource() + "/tags/"
-	query := url.Values{"pageSize": {fmt.Sprint(pageSize)}}
-	for range pageLimit {
+	r := request{doing: "listing the tags of " + p.Resource(), needs: listTags, method: http.MethodGet, path: p.Resource() + "/tags", query: url.Values{}}
+	return c.pages(ctx, p, r, func(body []byte) (string, error) {
 		var page struct {
 			Tags []struct {
-				Name string `json:"name"`
+				Name    string `json:"name"`
+				Version string `json:"version"`
 			} `json:"tags"`
 			NextPageToken string `json:"nextPageToken"`
 		}
-		body, err := c.get(ctx, p, query)
-		if e, ok := errors.AsType[*Error](err); ok && e.absent() {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
 		if err := json.Unmarshal(body, &page); err != nil {
-			return nil, &Error{Package: p, Err: fmt.Errorf("reading the answer: %w", err)}
+			return "", fmt.Errorf("reading the answer: %w", err)
 		}
 		for _, t := range page.Tags {
 			escaped, ours := strings.CutPrefix(t.Name, prefix)
 			tag, err := url.PathUnescape(escaped)
 			if !ours || err != nil || tag == "" {
-				return nil, &Error{Package: p, Err: fmt.Errorf("the answer lists %.200q, which is no tag of it", t.Name)}
+				return "", fmt.Errorf("the answer lists %.200q, which is no tag of it", t.Name)
 			}
-			tags = append(tags, tag)
+			if err := fn(tag, t.Version); err != nil {
+				return "", err
+			}
 		}
-		if page.NextPageToken == "" {
-			return tags, nil
-		}
-		if page.NextPageToken == query.Get("pageToken") {
-			return nil, &Error{Package: p, Err: errors.New("the API gives the same page again and again")}
-		}
-		query.Set("pageToken", page.NextPageToken)
-	}
-	return nil, &Error{Package: p, Err: fmt.Errorf("more than %d pages", pageLimit)}
+		return page.NextPageToken, nil
+	})
 }
 
-// get asks for one page, and again after faults that may pass.
-func (c *Client) get(ctx context.Context, p Package, query url.Values) ([]byte, error) {
+// pages asks for one page after the other; read returns the token of the next. No such parent is an empty list.
+func (c *Client) pages(ctx context.Context, p Package, r request, read func(body []byte) (next string, err error)) error {
+	r.query.Set("pageSize", fmt.Sprint(pageSize))
+	for range pageLimit {
+		body, err := c.call(ctx, p, r)
+		if e, ok := errors.AsType[*Error](err); ok && e.absent() {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		next, err := read(body)
+		if err != nil {
+			return r.failed(p, err)
+		}
+		if next == "" {
+			return nil
+		}
+		if next == r.query.Get("pageToken") {
+			return r.failed(p, errors.New("the API gives the same page again and again"))
+		}
+		r.query.Set("pageToken", next)
+	}
+	return r.failed(p, fmt.Errorf("more than %d pages", pageLimit))
+}
+
+// request is one call of the API.
+type request struct {
+	doing  string // for errors: "listing the tags of projects/…"
+	needs  need
+	method string
+	path   string // of the resource, below /v1/
+	query  url.Values
+}
+
+// failed makes an error of a call that was not answered, or not as the API answers.
+func (r request) failed(p Package, err error) *Error {
+	return &Error{Doing: r.doing, needs: r.needs, Package: p, Err: err}
+}
+
+// call makes a request, and again after faults that may pass.
+func (c *Client) call(ctx context.Context, p Package, r request) ([]byte, error) {
 	pause := c.pause
 	for n := 1; ; n++ {
-		body, err := c.try(ctx, p, query)
+		body, err := c.try(ctx, p, r)
 		e, ok := errors.AsType[*Error](err)
 		if err == nil || !ok || n == attempts || !e.temporary() || !wait(ctx, max(e.retryAfter, pause/2+rand.N(pause/2+1))) {
 			return body, err
@@ -182,36 +222,36 @@ func (c *Client) get(ctx context.Context, p Package, query url.Values) ([]byte, 
 	}
 }
 
-func (c *Client) try(ctx context.Context, p Package, query url.Values) ([]byte, error) {
+func (c *Client) try(ctx context.Context, p Package, r request) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, oneTry)
 	defer cancel()
 	target := c.root
 	// The escape in the package's name is part of the name, so it is escaped once more, as Google's own clients do.
-	target.Path, target.RawQuery = "/v1/"+p.Resource()+"/tags", query.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	target.Path, target.RawQuery = "/v1/"+r.path, r.query.Encode()
+	req, err := http.NewRequestWithContext(ctx, r.method, target.String(), nil)
 	if err != nil {
-		return nil, &Error{Package: p, Err: err}
+		return nil, r.failed(p, err)
 	}
 	req.Header.Set("User-Agent", "cloudbuild-steps")
 	if err := c.authorize(ctx, req); err != nil {
-		return nil, &Error{Package: p, Err: &tokenError{err}}
+		return nil, r.failed(p, &tokenError{err})
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if outer, ok := errors.AsType[*url.Error](err); ok {
 			err = outer.Err
 		}
-		return nil, &Error{Package: p, Err: err}
+		return nil, r.failed(p, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, bodyLimit+1))
 	switch {
 	case resp.StatusCode != http.StatusOK:
-		return nil, refusal(p, resp, body) // the status says enough if the body breaks off
+		return nil, refusal(p, r, resp, body) // the status says enough if the body breaks off
 	case err != nil:
-		return nil, &Error{Package: p, Err: err}
+		return nil, r.failed(p, err)
 	case len(body) > bodyLimit:
-		return nil, &Error{Package: p, Err: errTooLong}
+		return nil, r.failed(p, errTooLong)
 	}
 	return body, nil
 }

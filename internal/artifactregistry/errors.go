@@ -11,15 +11,27 @@ import (
 	"time"
 )
 
-// permission is what ListTags needs (https://cloud.google.com/artifact-registry/docs/access-control#roles), and role the smallest
-// predefined role that has it.
+// need is the permission of a method (https://cloud.google.com/artifact-registry/docs/access-control#roles), and the smallest predefined
+// role that has it.
+type need struct{ permission, role string }
+
 const (
-	permission = "artifactregistry.tags.list"
-	role       = "roles/artifactregistry.reader"
+	reader = "roles/artifactregistry.reader"
+	admin  = "roles/artifactregistry.repoAdmin"
 )
 
-// Error says that the API did not list the tags. It holds nothing of the request's token.
+var (
+	listTags      = need{"artifactregistry.tags.list", reader}
+	listVersions  = need{"artifactregistry.versions.list", reader}
+	getRepository = need{"artifactregistry.repositories.get", reader}
+	deleteTag     = need{"artifactregistry.tags.delete", admin}
+	deleteVersion = need{"artifactregistry.versions.delete", admin}
+)
+
+// Error says that the API did not do what it was asked. It holds nothing of the request's token.
 type Error struct {
+	Doing   string // "listing the tags of projects/…"
+	needs   need
 	Package Package
 	Status  int    // HTTP status; 0 when there was no answer
 	Code    string // the API's status, such as PERMISSION_DENIED; empty when the answer was not the API's (a proxy's page, say)
@@ -32,19 +44,18 @@ type Error struct {
 
 // Error names what was done, and then the answer.
 func (e *Error) Error() string {
-	doing := "listing the tags of " + e.Package.Resource()
 	switch {
 	case e.Err != nil:
-		return fmt.Sprintf("%s: %v", doing, e.Err)
+		return fmt.Sprintf("%s: %v", e.Doing, e.Err)
 	case e.Code == "":
-		return fmt.Sprintf("%s: status %d, which is not the answer of Artifact Registry", doing, e.Status)
+		return fmt.Sprintf("%s: status %d, which is not the answer of Artifact Registry", e.Doing, e.Status)
 	}
-	text := fmt.Sprintf("%s: Artifact Registry answered %d %s", doing, e.Status, e.Code)
+	text := fmt.Sprintf("%s: Artifact Registry answered %d %s", e.Doing, e.Status, e.Code)
 	if e.Message != "" {
 		text += ": " + e.Message
 	}
 	if e.Code == "PERMISSION_DENIED" && !e.disabled() {
-		text += " (needs " + permission + ")"
+		text += " (needs " + e.needs.permission + ")"
 	}
 	return text
 }
@@ -59,8 +70,13 @@ func (e *Error) Fix() string {
 		return "give this machine a Google identity: in Cloud Build it is the build's service account; elsewhere `gcloud auth application-default login`"
 	case e.disabled():
 		return "enable " + Endpoint + " in project " + e.Package.Project
+	case e.Status == http.StatusForbidden && e.Code != "" && e.needs.role == admin:
+		return fmt.Sprintf("ask whoever approves releases to grant the build's service account %s on repository %s of project %s, which has %s, and run the step again",
+			e.needs.role, e.Package.Repository, e.Package.Project, e.needs.permission)
 	case e.Status == http.StatusForbidden && e.Code != "":
-		return fmt.Sprintf("grant the build's service account %s on repository %s of project %s, which has %s", role, e.Package.Repository, e.Package.Project, permission)
+		return fmt.Sprintf("grant the build's service account %s on repository %s of project %s, which has %s", e.needs.role, e.Package.Repository, e.Package.Project, e.needs.permission)
+	case e.Code == "FAILED_PRECONDITION":
+		return "run the step again: somebody has put a tag on it or listed it in an index meanwhile, and it plans anew"
 	case e.Status == http.StatusTooManyRequests:
 		return "run the step again later, or ask for a larger quota of Artifact Registry requests in project " + e.Package.Project
 	}
@@ -93,8 +109,8 @@ type tokenError struct{ err error }
 func (*tokenError) Error() string { return "this machine has no credentials for Google's APIs" }
 
 // refusal makes an Error of an answer (https://cloud.google.com/apis/design/errors#http_mapping).
-func refusal(p Package, resp *http.Response, body []byte) *Error {
-	e := &Error{Package: p, Status: resp.StatusCode, retryAfter: retryAfter(resp.Header)}
+func refusal(p Package, r request, resp *http.Response, body []byte) *Error {
+	e := &Error{Doing: r.doing, needs: r.needs, Package: p, Status: resp.StatusCode, retryAfter: retryAfter(resp.Header)}
 	var answer struct {
 		Error struct {
 			Message string `json:"message"`

@@ -68,8 +68,11 @@ func (e *Error) Fix() string {
 		return fmt.Sprintf("give credentials for %s: in Cloud Build, Google's registries take the build's service account; else `docker login` writes them to $HOME/.docker/config.json", host)
 	case e.Status == http.StatusForbidden:
 		role := "roles/artifactregistry.reader"
-		if e.Permission == uploadPermission {
+		switch e.Permission {
+		case uploadPermission:
 			role = "roles/artifactregistry.writer"
+		case deletePermission:
+			role = "roles/artifactregistry.repoAdmin"
 		}
 		whom := "the build's service account"
 		if e.Identity != "" {
@@ -82,10 +85,11 @@ func (e *Error) Fix() string {
 	return ""
 }
 
-// The permissions of Artifact Registry that pulling and pushing need.
+// The permissions of Artifact Registry that pulling, pushing and deleting need.
 const (
 	downloadPermission = "artifactregistry.repositories.downloadArtifacts"
 	uploadPermission   = "artifactregistry.repositories.uploadArtifacts"
+	deletePermission   = "artifactregistry.repositories.deleteArtifacts"
 )
 
 // temporary reports whether the same request may succeed later.

@@ -24,6 +24,8 @@ import (
 
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/handlers"
+	"github.com/distribution/distribution/v3/registry/storage"
+	"github.com/distribution/distribution/v3/registry/storage/driver/factory"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
 	"github.com/sirupsen/logrus"
@@ -43,6 +45,7 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 	dir := flags.String("dir", "", "keep the content in this `folder`; empty keeps it in memory")
 	user := flags.String("user", "", "demand HTTP basic authentication with this user `name`")
 	pass := flags.String("pass", "", "the `password` that belongs to -user")
+	collect := flags.Bool("collect", false, "collect garbage in -dir, untagged manifests included, and end; no registry may be running on it")
 	verbose := flags.Bool("v", false, "log every request to stderr")
 	_ = flags.Parse(args) // ExitOnError: Parse does not return on a fault
 	if flags.NArg() > 0 {
@@ -58,6 +61,10 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 	logrus.SetLevel(logrus.PanicLevel)
 	if *verbose {
 		logrus.SetLevel(logrus.InfoLevel)
+	}
+
+	if *collect {
+		return collectGarbage(context.Background(), *dir)
 	}
 
 	listener, err := listenLoopback(*addr)
@@ -86,6 +93,28 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 	}
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving on %s: %w", listener.Addr(), err)
+	}
+	return nil
+}
+
+// collectGarbage is distribution's own `registry garbage-collect --delete-untagged`: what it leaves is what a restore has to cope with.
+func collectGarbage(ctx context.Context, dir string) error {
+	if dir == "" {
+		return errors.New("-collect needs -dir")
+	}
+	driver, err := factory.Create(ctx, "filesystem", map[string]any{"rootdirectory": dir})
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", dir, err)
+	}
+	content, err := storage.NewRegistry(ctx, driver)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", dir, err)
+	}
+	stdout := os.Stdout
+	os.Stdout = os.Stderr // it prints what it does
+	defer func() { os.Stdout = stdout }()
+	if err := storage.MarkAndSweep(ctx, driver, content, storage.GCOpts{RemoveUntagged: true, Quiet: true}); err != nil {
+		return fmt.Errorf("collecting garbage in %s: %w", dir, err)
 	}
 	return nil
 }

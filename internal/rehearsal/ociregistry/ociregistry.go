@@ -97,6 +97,19 @@ func Start(ctx context.Context, options Options) (*Registry, error) {
 	return r, nil
 }
 
+// CollectGarbage removes from a folder what no tag leads to, as the registry's own collector does (`garbage-collect --delete-untagged`). No
+// registry may be running on the folder.
+func CollectGarbage(ctx context.Context, dir string, log io.Writer) error {
+	program, err := toolcache.Tool(ctx, "registry", log)
+	if err != nil {
+		return err
+	}
+	if out, err := exec.CommandContext(ctx, program, "-collect", "-dir", dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("collecting the garbage of the registry: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
 // Close ends the registry and waits for it. A second Close does nothing.
 func (r *Registry) Close() error {
 	var err error
