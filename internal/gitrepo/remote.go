@@ -25,8 +25,9 @@ type Remote struct {
 	Token    secret.Text // HTTP basic password; zero: anonymous
 
 	// Renew, when set, is asked for the password before every exchange with the server, in place of Token: the tokens of a GitHub App
-	// live for an hour. It keeps a token for as long as that is good, so asking is cheap.
-	Renew func(context.Context) (secret.Text, error)
+	// live for an hour and are good for one repository, the one behind the URL. It keeps a token for as long as that is good, so asking
+	// is cheap.
+	Renew func(ctx context.Context, url string) (secret.Text, error)
 }
 
 // CheckURL reports why u cannot be a remote's URL: another scheme than http or https, credentials inside it, no host. The error never
@@ -54,7 +55,7 @@ func (r Remote) auth(ctx context.Context) (transport.AuthMethod, error) {
 	token := r.Token
 	if r.Renew != nil {
 		var err error
-		if token, err = r.Renew(ctx); err != nil {
+		if token, err = r.Renew(ctx, r.URL); err != nil {
 			return nil, &credentialError{err}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/deepdesk/cloudbuild-steps/internal/github"
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
 	"github.com/deepdesk/cloudbuild-steps/internal/release"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
@@ -122,7 +123,7 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	if b.DryRun {
 		act = gitrepo.Preview
 	}
-	remote := gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken}
+	remote := gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken, Renew: github.App(in.GitHubApp).Tokens(github.WriteContents)}
 	result, err := act(ctx, remote, in.ConfigBranch, in.PushBranch, decide)
 	out.Attempts = result.Attempts
 	if lost, ok := errors.AsType[*gitrepo.LostRaceError](err); ok {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/commits"
+	"github.com/deepdesk/cloudbuild-steps/internal/github"
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
 	"github.com/deepdesk/cloudbuild-steps/internal/release"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
@@ -127,8 +128,11 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 		return Out{}, err
 	}
 	history, err := gitrepo.ReadHistory(ctx, gitrepo.HistoryOptions{
-		Dir:    in.SourceDir,
-		Remote: gitrepo.Remote{URL: in.SourceURL.String(), Username: in.GitUsername, Token: in.GitToken},
+		Dir: in.SourceDir,
+		Remote: gitrepo.Remote{
+			URL: in.SourceURL.String(), Username: in.GitUsername, Token: in.GitToken,
+			Renew: github.App(in.GitHubApp).Tokens(github.ReadContents),
+		},
 		Commit: in.CommitSHA, Branch: in.BranchName, Tag: in.TagName,
 		Match: in.isRelease,
 	})

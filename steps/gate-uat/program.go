@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
+	"github.com/deepdesk/cloudbuild-steps/internal/github"
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
 	"github.com/deepdesk/cloudbuild-steps/internal/registry"
 	"github.com/deepdesk/cloudbuild-steps/internal/release"
@@ -123,7 +124,8 @@ func readInventory(ctx context.Context, in In) ([]byte, error) {
 	if in.ConfigURL == "" {
 		return readLocal(in.Accounts)
 	}
-	snapshot, err := gitrepo.Open(ctx, gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken}, in.ConfigBranch)
+	remote := gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken, Renew: github.App(in.GitHubApp).Tokens(github.ReadContents)}
+	snapshot, err := gitrepo.Open(ctx, remote, in.ConfigBranch)
 	if err != nil {
 		return nil, err
 	}
