@@ -1,5 +1,5 @@
 // Package github talks to GitHub's REST API: it mints the tokens of a GitHub App's installation and finds and opens pull requests. It exists
-// for three requests, written by hand because go-github and ghinstallation would make every step half a megabyte larger (ADR 0007). All steps
+// for three requests, written by hand because go-github and ghinstallation would make every step half a megabyte larger (docs/adr/0009). All steps
 // that talk to Git use the first part, merge-back the second.
 //
 // The rules come from GitHub's documentation: "Rate limits for the REST API", "Best practices for using the REST API", "Generating a JSON

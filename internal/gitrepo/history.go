@@ -103,12 +103,12 @@ func ReadHistory(ctx context.Context, o HistoryOptions) (*History, error) {
 	return h, nil
 }
 
-// walk follows parents from the heads to the roots. It reports false when an object is missing.
-func walk(ctx context.Context, store storer.EncodedObjectStorer, heads ...plumbing.Hash) (*commits.Graph, bool, error) {
+// walk follows parents from head to the roots. It reports false when an object is missing.
+func walk(ctx context.Context, store storer.EncodedObjectStorer, head plumbing.Hash) (*commits.Graph, bool, error) {
 	var (
 		g     commits.Graph
 		buf   bytes.Buffer
-		stack = slices.Clone(heads)
+		stack = []plumbing.Hash{head}
 	)
 	for len(stack) > 0 {
 		hash := stack[len(stack)-1]

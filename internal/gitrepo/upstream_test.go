@@ -1,17 +1,22 @@
 package gitrepo
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/commits"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/gitserver"
+	"github.com/deepdesk/cloudbuild-steps/internal/secret"
 )
 
 // beginning makes a repository whose main branch has one release, and a hotfix branch that begins there. `say FILE TEXT` appends a line and
@@ -206,5 +211,51 @@ func TestAnUpstreamNeedsAnAddress(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"main", "release"}, u.Branches()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A token that is renewed is asked for before each exchange, with the address of the repository, and its failure is not tried again.
+func TestATokenIsAskedForBeforeEachExchange(t *testing.T) {
+	asked := 0
+	w := newWorld(t, gitserver.Options{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if _, password, _ := r.BasicAuth(); password != strconv.Itoa(asked) {
+				http.Error(rw, "an old token", http.StatusUnauthorized)
+				return
+			}
+			next.ServeHTTP(rw, r)
+		})
+	}})
+	w.play("say fix one; git checkout --quiet main; say fix other")
+	w.remote.Renew = func(_ context.Context, url string) (secret.Text, error) {
+		if url != w.remote.URL {
+			t.Errorf("asked for a token of %s", url)
+		}
+		asked++
+		return secret.New(strconv.Itoa(asked)), nil
+	}
+	w.lack(t)
+	if asked != 4 { // the list of references, commits, trees, files
+		t.Errorf("asked %d times", asked)
+	}
+	_, err := Update(t.Context(), w.remote, "main", "", func(*Snapshot) (*Change, error) {
+		return &Change{Files: map[string][]byte{"app": []byte("x")}, Message: "chore: x", Author: Signature{Name: "A", Email: "a@example.com", When: time.Unix(1, 0)}}, nil
+	})
+	if err != nil || asked < 6 {
+		t.Errorf("pushing: %v, asked %d times", err, asked)
+	}
+
+	tries := 0
+	w.remote.Renew = func(context.Context, string) (secret.Text, error) {
+		tries++
+		return secret.Text{}, errors.New("no token today")
+	}
+	if _, err := Tip(t.Context(), w.remote, "main"); err == nil || !strings.Contains(err.Error(), "no token today") || tries != 1 {
+		t.Errorf("error %v after %d tries", err, tries)
+	}
+	w.remote.Renew = func(context.Context, string) (secret.Text, error) { return secret.New("wrong"), nil }
+	_, err = Tip(t.Context(), w.remote, "main")
+	if access, ok := errors.AsType[*AccessError](err); !ok || !strings.Contains(access.Fix(), "install the GitHub App") {
+		t.Errorf("error %v", err)
 	}
 }
