@@ -122,10 +122,8 @@ func hunks(old, fresh []string) []string {
 		}
 		at = e.old + e.drop
 		until := min(at+context, len(old))
-		if i+1 < len(edits) {
-			if next := edits[i+1].old; next-at <= 2*context { // git joins such neighbours into one hunk
-				until = next
-			}
+		if i+1 < len(edits) { // where two hunks would overlap, git makes one of them, with the same lines
+			until = min(until, edits[i+1].old)
 		}
 		for ; at < until; at++ {
 			out = append(out, withoutSpace([]byte(old[at])))
