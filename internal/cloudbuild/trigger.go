@@ -14,7 +14,9 @@ type Trigger struct {
 	Name           string            `yaml:"name"`
 	Description    string            `yaml:"description"`
 	GitHub         GitHubEvents      `yaml:"github"`
-	Filename       string            `yaml:"filename"` // the build file, from the root of the repository
+	SourceToBuild  *RepoSource       `yaml:"sourceToBuild"` // of a manual trigger, which people and Cloud Scheduler start
+	GitFileSource  *FileSource       `yaml:"gitFileSource"` // of a manual trigger: where the build file is
+	Filename       string            `yaml:"filename"`      // the build file, from the root of the repository
 	Substitutions  map[string]string `yaml:"substitutions"`
 	IncludedFiles  []string          `yaml:"includedFiles"`
 	IgnoredFiles   []string          `yaml:"ignoredFiles"`
@@ -43,6 +45,21 @@ type GitHubEvents struct {
 		CommentControl string `yaml:"commentControl"` // who may start a build by a comment; it changes nothing here
 		InvertRegex    bool   `yaml:"invertRegex"`
 	} `yaml:"pullRequest"`
+}
+
+// RepoSource is what a manual trigger checks out (the API's GitRepoSource).
+type RepoSource struct {
+	URI      string `yaml:"uri"`
+	Ref      string `yaml:"ref"`
+	RepoType string `yaml:"repoType"`
+}
+
+// FileSource is where a manual trigger finds its build file (the API's GitFileSource).
+type FileSource struct {
+	Path     string `yaml:"path"`
+	URI      string `yaml:"uri"`
+	Revision string `yaml:"revision"`
+	RepoType string `yaml:"repoType"`
 }
 
 // An EventKind is one of the three things that a trigger here can listen to.
@@ -97,6 +114,11 @@ func (t *Trigger) check(d document, r *reader) {
 	if !triggerName.MatchString(t.Name) {
 		fault(".name", "a trigger's name is 1 to 64 letters, digits and dashes, beginning and ending with a letter or digit")
 	}
+	if t.SourceToBuild != nil || t.GitFileSource != nil {
+		t.checkManual(fault)
+		t.checkValues(fault)
+		return
+	}
 	if t.Filename == "" {
 		fault(".filename", "missing: the build file's path in the repository")
 	}
@@ -126,6 +148,49 @@ func (t *Trigger) check(d document, r *reader) {
 		r.warnings = append(r.warnings, d.find(at,
 			"%q is searched for anywhere in the name: main also matches not-main-yet; write ^main$ for main alone", pattern))
 	}
+	t.checkValues(fault)
+}
+
+// githubURI is the address of a repository on GitHub: owner and name.
+var githubURI = regexp.MustCompile(`^https://(?:www\.)?github\.com/([A-Za-z0-9._-]+)/([A-Za-z0-9._-]+?)(?:\.git)?$`)
+
+// checkManual checks a trigger that no event starts, and puts its repository and file where those of the others are.
+func (t *Trigger) checkManual(fault func(path, format string, args ...any)) {
+	source, file := t.SourceToBuild, t.GitFileSource
+	switch {
+	case source == nil || file == nil:
+		fault(".", "a manual trigger needs both: sourceToBuild, which is checked out, and gitFileSource, where its build file is")
+		return
+	case t.GitHub.Owner != "" || t.GitHub.Name != "" || t.GitHub.Push != nil || t.GitHub.PullRequest != nil:
+		fault(".github", "a trigger listens to events or is manual (sourceToBuild), not both")
+	case t.Filename != "":
+		fault(".filename", "the build file of a manual trigger is named by gitFileSource")
+	case file.Path == "":
+		fault(".gitFileSource.path", "missing: the build file's path in the repository")
+	}
+	if !strings.HasPrefix(source.Ref, "refs/heads/") && !strings.HasPrefix(source.Ref, "refs/tags/") {
+		fault(".sourceToBuild.ref", "want refs/heads/BRANCH or refs/tags/TAG")
+	}
+	for path, kind := range map[string]string{".sourceToBuild.repoType": source.RepoType, ".gitFileSource.repoType": file.RepoType} {
+		if kind != "GITHUB" {
+			fault(path, "only GITHUB is supported here")
+		}
+	}
+	parts := githubURI.FindStringSubmatch(source.URI)
+	if parts == nil {
+		fault(".sourceToBuild.uri", "want https://github.com/OWNER/NAME")
+		return
+	}
+	if file.URI != source.URI {
+		fault(".gitFileSource.uri", "a build file of another repository is not supported here")
+	}
+	t.GitHub.Owner, t.GitHub.Name, t.Filename = parts[1], parts[2], file.Path
+}
+
+// Manual reports whether no event starts the trigger.
+func (t *Trigger) Manual() bool { return t.SourceToBuild != nil }
+
+func (t *Trigger) checkValues(fault func(path, format string, args ...any)) {
 	t.included = compileGlobs(t.IncludedFiles, func(i int, err error) { fault(fmt.Sprintf(".includedFiles[%d]", i), "%s", err) })
 	t.ignored = compileGlobs(t.IgnoredFiles, func(i int, err error) { fault(fmt.Sprintf(".ignoredFiles[%d]", i), "%s", err) })
 	for _, k := range slices.Sorted(maps.Keys(t.Substitutions)) {

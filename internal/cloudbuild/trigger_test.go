@@ -104,6 +104,38 @@ func TestParseTriggerRefuses(t *testing.T) {
 	}
 }
 
+const manualTrigger = `
+name: backend-merge-back
+sourceToBuild: {uri: https://github.com/acme/backend, ref: refs/heads/main, repoType: GITHUB}
+gitFileSource: {path: .cloudbuild/merge-back.yaml, uri: https://github.com/acme/backend, revision: refs/heads/main, repoType: GITHUB}
+`
+
+func TestAManualTriggerIsStartedByNoEvent(t *testing.T) {
+	tr := trigger(t, manualTrigger)
+	if !tr.Manual() || tr.GitHub.Owner+"/"+tr.GitHub.Name != "acme/backend" || tr.Filename != ".cloudbuild/merge-back.yaml" || len(tr.Warnings) > 0 {
+		t.Errorf("%+v", tr)
+	}
+	for _, kind := range []EventKind{PushBranch, PushTag, PullRequest} {
+		if tr.Matches(Event{Repo: "acme/backend", Kind: kind, Ref: "main"}) {
+			t.Errorf("a %s starts it", kind)
+		}
+	}
+	for _, change := range []struct{ from, to, want string }{
+		{"refs/heads/main, repoType: GITHUB}\ngit", "main, repoType: GITHUB}\ngit", "line 3: .sourceToBuild.ref: want refs/heads/BRANCH or refs/tags/TAG"},
+		{"uri: https://github.com/acme/backend, ref", "uri: https://github.com/acme, ref", "line 3: .sourceToBuild.uri: want https://github.com/OWNER/NAME"},
+		{"path: .cloudbuild/merge-back.yaml, ", "", "line 4: .gitFileSource.path: missing: the build file's path in the repository"},
+		{"name: ", "filename: f\nname: ", "line 2: .filename: the build file of a manual trigger is named by gitFileSource"},
+		{"name: ", "github: {owner: o}\nname: ", "line 2: .github: a trigger listens to events or is manual (sourceToBuild), not both"},
+		{"ref: refs/heads/main, repoType: GITHUB", "ref: refs/heads/main, repoType: GITLAB", "line 3: .sourceToBuild.repoType: only GITHUB is supported here"},
+	} {
+		broken := strings.Replace(manualTrigger, change.from, change.to, 1)
+		_, err := ParseTrigger([]byte(broken))
+		if diff := cmp.Diff([]string{change.want}, faultsOf(err)); broken == manualTrigger || diff != "" {
+			t.Errorf("faults of\n%s\n(-want +got):\n%s", broken, diff)
+		}
+	}
+}
+
 func TestParseTriggerWarnsOfAPatternThatIsNotAnchored(t *testing.T) {
 	for pattern, want := range map[string]int{"main": 1, "^main": 1, "main$": 1, "^main$": 0, "^(main|dev)$": 0} {
 		tr := trigger(t, "name: t\nfilename: f\ngithub: {owner: o, name: r, push: {branch: '"+pattern+"'}}\n")
@@ -211,6 +243,7 @@ func TestBuiltInsOfNothingAreAllEmpty(t *testing.T) {
 
 func FuzzParseTrigger(f *testing.F) {
 	f.Add([]byte(mainTrigger), "main")
+	f.Add([]byte(manualTrigger), "main")
 	f.Add([]byte("name: t\nfilename: f\ngithub: {owner: acme, name: backend, push: {tag: ., invert_regex: y}}\nignored_files: '**/[!a]?\\*'\n"), "v1")
 	f.Fuzz(func(t *testing.T, data []byte, ref string) {
 		tr, err := ParseTrigger(data)
