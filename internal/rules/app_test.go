@@ -46,7 +46,7 @@ func TestStepsSpeakGitAsAGitHubApp(t *testing.T) {
 		t.Fatal(err)
 	}
 	pemKey := string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
-	needs := map[string]string{"bump-config": "write"} // the others read
+	needs := map[string]string{"bump-config": "write", "tag-image": "write"} // the others read
 	tried := 0
 	for _, name := range steps(t) {
 		if !slices.ContainsFunc(contract(t, name).Variables, func(v step.ContractVariable) bool { return v.Name == "GIT_TOKEN" }) {
@@ -61,6 +61,12 @@ func TestStepsSpeakGitAsAGitHubApp(t *testing.T) {
 			var mu sync.Mutex
 			passwords := map[string]bool{}
 			git := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if name == "tag-image" && strings.HasSuffix(r.URL.Path, "v1.42.2") { // the tag, and the memory of it, are to be free
+					w.Header().Set("Content-Type", "application/json")
+					w.WriteHeader(http.StatusNotFound)
+					fmt.Fprint(w, `{"errors":[{"code":"MANIFEST_UNKNOWN"}]}`)
+					return
+				}
 				if elsewhere(w, r) {
 					return
 				}
@@ -73,7 +79,7 @@ func TestStepsSpeakGitAsAGitHubApp(t *testing.T) {
 			defer git.Close()
 			url := git.URL + "/team/backend.git"
 			o := runStep(t, name, map[string]string{
-				"SOURCE_URL": url, "CONFIG_REPO": url, "IMAGE": strings.TrimPrefix(git.URL, "http://") + "/team/backend", "VERSION": "v1.42.2", "TAG_NAME": "v1.42.2",
+				"SOURCE_URL": url, "CONFIG_REPO": url, "IMAGE": strings.TrimPrefix(git.URL, "http://") + "/team/backend", "VERSION": "v1.42.2", "TAG_NAME": "v1.42.2", "SOURCE": "main-aaaaaaaaaaaa-1",
 				"COMMIT_SHA": strings.Repeat("a", 40), "KUBECONFIG": kubeconfig(t, git.URL), "GITHUB_API": api.URL, "POLICIES": "flux-system:backend", "ALLOW_DOWNGRADE": "true",
 				"GITHUB_APP_ID": "12345", "GITHUB_APP_INSTALLATION_ID": "678", "GITHUB_APP_PRIVATE_KEY": pemKey,
 			})
@@ -95,7 +101,7 @@ func TestStepsSpeakGitAsAGitHubApp(t *testing.T) {
 			}
 		})
 	}
-	if tried < 5 {
+	if tried < 6 {
 		t.Errorf("only %d steps talk to Git", tried)
 	}
 }
