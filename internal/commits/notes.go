@@ -101,6 +101,23 @@ func line(c Commit) string {
 	return b.String()
 }
 
+// List writes the commits in their order as a Markdown list, defused as [Notes] are, in at most limit bytes: "- **scope:** subject (id)".
+func List(list []Commit, limit int) string {
+	var b strings.Builder
+	for i, c := range list {
+		entry := line(c)
+		if b.Len()+len(entry) > limit {
+			fmt.Fprintf(&b, "\n… and %d more.\n", len(list)-i)
+			break
+		}
+		b.WriteString(entry)
+	}
+	return b.String()
+}
+
+// Plain makes text from outside, such as the name of a branch, plain text inside a line of Markdown: see [escape].
+func Plain(s string) string { return escape(s, maxSubject) }
+
 // gap is a space of no width, as an entity. It parts a sigil from the name after it: a backslash would not help, since hosting services
 // look for mentions and references in the rendered text.
 const gap = "&#8203;"

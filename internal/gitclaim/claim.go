@@ -28,6 +28,10 @@ type Repository struct {
 	URL      string      // http(s)://host/path, without user information
 	Username string      // HTTP basic user name; hosts that take tokens ignore it
 	Token    secret.Text // HTTP basic password, which must allow pushing; zero: anonymous
+
+	// Renew, when set, is asked for the password before every request, in place of Token: the tokens of a GitHub App live for an hour and
+	// are good for one repository, the one behind the URL. It keeps a token for as long as that is good, so asking is cheap.
+	Renew func(ctx context.Context, url string) (secret.Text, error)
 }
 
 // Claim says which image a tag is for.

@@ -18,6 +18,7 @@ type AccessError struct {
 	URL       string
 	Status    int // 401, 403 or 404
 	Anonymous bool
+	App       bool // the token is that of a GitHub App's installation
 }
 
 // Error names the repository and the answer.
@@ -27,11 +28,20 @@ func (e *AccessError) Error() string {
 
 // Fix is what the reader can do about it.
 func (e *AccessError) Fix() string {
-	if e.Anonymous {
-		return "set GIT_TOKEN to a token that may write the contents of this repository; pass it with secretEnv"
+	switch {
+	case e.App:
+		return "install the GitHub App of GITHUB_APP_ID on this repository, with the permission contents: write, and accept the change of permissions there"
+	case e.Anonymous:
+		return "set GIT_TOKEN to a token that may write the contents of this repository, or GITHUB_APP_*; pass secrets with secretEnv"
 	}
 	return "give the token in GIT_TOKEN the right to write the contents of this repository, and check the URL in CONFIG_REPO"
 }
+
+// credentialError says that [Repository.Renew] gave no token. It has tried for long enough by itself.
+type credentialError struct{ err error }
+
+func (e *credentialError) Error() string { return e.err.Error() }
+func (e *credentialError) Unwrap() error { return e.err }
 
 // RefusedError says that the server did not create the ref.
 type RefusedError struct {
@@ -61,7 +71,7 @@ func (e *statusError) Error() string {
 // temporary reports whether the same may succeed later. After a failed push, trying again begins with looking what became of it.
 func temporary(err error) bool {
 	switch {
-	case errors.As(err, new(*TakenError)), errors.As(err, new(*AccessError)), errors.Is(err, errRedirect),
+	case errors.As(err, new(*TakenError)), errors.As(err, new(*AccessError)), errors.As(err, new(*credentialError)), errors.Is(err, errRedirect),
 		errors.As(err, new(*tls.CertificateVerificationError)):
 		return false
 	}

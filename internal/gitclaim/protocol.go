@@ -172,8 +172,14 @@ func (s *session) send(ctx context.Context, method, path, kind string, body []by
 		req.Header.Set("Accept", kind+"result")
 	}
 	req.Header.Set("User-Agent", "git/cloudbuild-steps") // some hosts answer with a web page to others
-	if !s.repository.Token.IsZero() {
-		req.SetBasicAuth(s.repository.Username, s.repository.Token.Reveal())
+	token := s.repository.Token
+	if s.repository.Renew != nil {
+		if token, err = s.repository.Renew(ctx, s.repository.URL); err != nil {
+			return nil, fmt.Errorf("%s: %w", doing, &credentialError{err})
+		}
+	}
+	if !token.IsZero() {
+		req.SetBasicAuth(s.repository.Username, token.Reveal())
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
@@ -188,7 +194,7 @@ func (s *session) send(ctx context.Context, method, path, kind string, body []by
 	_ = resp.Body.Close()
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
-		return nil, &AccessError{URL: s.repository.URL, Status: resp.StatusCode, Anonymous: s.repository.Token.IsZero()}
+		return nil, &AccessError{URL: s.repository.URL, Status: resp.StatusCode, Anonymous: token.IsZero(), App: s.repository.Renew != nil}
 	}
 	wait, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
 	return nil, &statusError{doing, resp.StatusCode, time.Duration(max(0, min(wait, 24*60*60))) * time.Second}

@@ -2,6 +2,7 @@ package gitrepo
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,8 @@ const (
 	maxPack     = 2 << 30 // bytes of one pack
 	maxProgress = 16 << 10
 )
+
+var errPackTooLarge = errors.New("the server sends more than this program takes")
 
 // connection speaks Git's smart HTTP protocol with one remote.
 //
@@ -61,6 +64,7 @@ type reader struct {
 	c       *connection
 	session transport.UploadPackSession
 	refs    *packp.AdvRefs
+	limit   int64 // bytes of a pack; 0: maxPack
 }
 
 // read asks the remote for its refs.
@@ -69,18 +73,22 @@ func (c *connection) read(ctx context.Context) (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	session, err := c.transport.NewUploadPackSession(ep, c.remote.auth())
+	auth, err := c.remote.auth(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading from %s: %w", c.remote.URL, err)
+	}
+	session, err := c.transport.NewUploadPackSession(ep, auth)
 	if err != nil {
 		return nil, fmt.Errorf("reading from %s: %w", c.remote.URL, err)
 	}
 	refs, err := session.AdvertisedReferencesContext(ctx)
 	switch {
 	case errors.Is(err, transport.ErrEmptyRemoteRepository):
-		return &reader{c, session, packp.NewAdvRefs()}, nil
+		return &reader{c: c, session: session, refs: packp.NewAdvRefs()}, nil
 	case err != nil:
 		return nil, c.wrap(err, false)
 	}
-	return &reader{c, session, refs}, nil
+	return &reader{c: c, session: session, refs: refs}, nil
 }
 
 func (c *connection) wrap(err error, write bool) error {
@@ -163,7 +171,11 @@ func (r *reader) receive(ctx context.Context, s *memory.Storage, req *packp.Uplo
 		return err
 	}
 	defer func() { err = errors.Join(err, answer.Close()) }()
-	if err := packfile.UpdateObjectStorage(s, io.LimitReader(demux(req, answer), maxPack)); err != nil {
+	limited := &io.LimitedReader{R: demux(req, answer), N: cmp.Or(r.limit, maxPack)}
+	if err := packfile.UpdateObjectStorage(s, limited); err != nil {
+		if limited.N == 0 {
+			return errPackTooLarge
+		}
 		return fmt.Errorf("unpacking: %w", err)
 	}
 	if len(answer.Shallows) > 0 {
@@ -206,7 +218,11 @@ func (c *connection) push(ctx context.Context, branch string, from, to plumbing.
 	if err != nil {
 		return failed, err
 	}
-	session, err := c.transport.NewReceivePackSession(ep, c.remote.auth())
+	auth, err := c.remote.auth(ctx)
+	if err != nil {
+		return failed, fmt.Errorf("pushing to %s: %w", c.remote.URL, err)
+	}
+	session, err := c.transport.NewReceivePackSession(ep, auth)
 	if err != nil {
 		return failed, fmt.Errorf("pushing to %s: %w", c.remote.URL, err)
 	}

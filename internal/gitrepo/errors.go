@@ -16,6 +16,7 @@ type AccessError struct {
 	Status    int    // 401, 403 or 404
 	Write     bool   // a push was refused; else a read
 	Anonymous bool   // no token was given
+	App       bool   // the token is that of a GitHub App's installation
 	Server    string // what the server said; untrusted, and often empty
 }
 
@@ -39,8 +40,10 @@ func (e *AccessError) Fix() string {
 		right = "write"
 	}
 	switch {
+	case e.App:
+		return "install the GitHub App of GITHUB_APP_ID on this repository, with the permission contents: " + right + ", and accept the change of permissions there"
 	case e.Status == http.StatusNotFound && e.Anonymous:
-		return "check the URL; if the repository is private, set GIT_TOKEN (hosts answer 404 to those who may not know of it)"
+		return "check the URL; if the repository is private, set GIT_TOKEN or GITHUB_APP_* (hosts answer 404 to those who may not know of it)"
 	case e.Status == http.StatusNotFound:
 		return "check the URL, and that the token in GIT_TOKEN may see this repository (hosts answer 404 to those who may not)"
 	case e.Anonymous:
@@ -50,6 +53,12 @@ func (e *AccessError) Fix() string {
 	}
 	return "the token in GIT_TOKEN was not accepted: it may have expired, or be meant for another host; it needs the right to " + right + " this repository"
 }
+
+// credentialError says that [Remote.Renew] gave no token. It has tried for long enough by itself.
+type credentialError struct{ err error }
+
+func (e *credentialError) Error() string { return e.err.Error() }
+func (e *credentialError) Unwrap() error { return e.err }
 
 // MissingError says that the remote has no such branch or commit.
 type MissingError struct {
@@ -159,7 +168,7 @@ func (c *connection) accessError(err error, write bool) error {
 		if errors.Is(err, sentinel) {
 			server := strings.TrimPrefix(err.Error(), sentinel.Error())
 			return &AccessError{
-				URL: c.remote.URL, Status: status, Write: write, Anonymous: c.remote.Token.IsZero(),
+				URL: c.remote.URL, Status: status, Write: write, Anonymous: c.remote.anonymous(), App: c.remote.Renew != nil,
 				Server: oneLine(strings.TrimPrefix(server, ":")),
 			}
 		}
@@ -176,6 +185,9 @@ func permanent(err error) bool {
 		return true
 	}
 	if _, ok := errors.AsType[*HistoryError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*credentialError](err); ok || errors.Is(err, errPackTooLarge) {
 		return true
 	}
 	answer, ok := errors.AsType[*githttp.Err](err)

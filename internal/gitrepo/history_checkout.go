@@ -163,7 +163,7 @@ func (o HistoryOptions) remote(origin string) (Remote, error) {
 	}
 	// The checkout is a folder that every step of the build can write to. SOURCE_URL is the word of whoever set the build up; this is
 	// not, so it does not get a token over a line that anybody can read.
-	if u, err := url.Parse(origin); err == nil && u.Scheme != "https" && !isLoopback(u.Hostname()) && !r.Token.IsZero() {
+	if u, err := url.Parse(origin); err == nil && u.Scheme != "https" && !isLoopback(u.Hostname()) && !r.anonymous() {
 		return r, errors.New("the checkout's origin has a plain http address, to which no token is sent")
 	}
 	r.URL = origin

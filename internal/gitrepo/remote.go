@@ -7,6 +7,7 @@
 package gitrepo
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -22,6 +23,11 @@ type Remote struct {
 	URL      string      // http(s)://host/path, without user information
 	Username string      // HTTP basic user name; hosts that take tokens ignore it
 	Token    secret.Text // HTTP basic password; zero: anonymous
+
+	// Renew, when set, is asked for the password before every exchange with the server, in place of Token: the tokens of a GitHub App
+	// live for an hour and are good for one repository, the one behind the URL. It keeps a token for as long as that is good, so asking
+	// is cheap.
+	Renew func(ctx context.Context, url string) (secret.Text, error)
 }
 
 // CheckURL reports why u cannot be a remote's URL: another scheme than http or https, credentials inside it, no host. The error never
@@ -43,9 +49,18 @@ func CheckURL(u string) error {
 	return nil
 }
 
-func (r Remote) auth() transport.AuthMethod {
-	if r.Token.IsZero() {
-		return nil
+func (r Remote) anonymous() bool { return r.Token.IsZero() && r.Renew == nil }
+
+func (r Remote) auth(ctx context.Context) (transport.AuthMethod, error) {
+	token := r.Token
+	if r.Renew != nil {
+		var err error
+		if token, err = r.Renew(ctx, r.URL); err != nil {
+			return nil, &credentialError{err}
+		}
 	}
-	return &githttp.BasicAuth{Username: r.Username, Password: r.Token.Reveal()}
+	if token.IsZero() {
+		return nil, nil
+	}
+	return &githttp.BasicAuth{Username: r.Username, Password: token.Reveal()}, nil
 }

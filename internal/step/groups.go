@@ -2,6 +2,7 @@ package step
 
 import (
 	"fmt"
+	"net"
 	"net/url"
 	"regexp"
 	"strings"
@@ -32,6 +33,63 @@ func (s Source) checkGroup(f *Faults) {
 type Credentials struct {
 	GitUsername string      `env:"GIT_USERNAME" default:"x-access-token" doc:"user name for Git over HTTP; hosts that take tokens ignore it"`
 	GitToken    secret.Text `env:"GIT_TOKEN" doc:"token for Git over HTTP; pass it with secretEnv"`
+	GitHubApp
+}
+
+func (c Credentials) checkGroup(f *Faults) {
+	if !c.GitToken.IsZero() && (c.GitHubAppID != "" || c.GitHubAppInstallationID != "" || !c.GitHubAppPrivateKey.IsZero()) {
+		f.Add("GIT_TOKEN", "conflicts with GITHUB_APP_*: set one of them")
+	}
+	c.GitHubApp.checkGroup(f)
+}
+
+// GitHubApp is the group of variables for a GitHub App, whose installation's tokens are used in place of GIT_TOKEN. Its fields are those of
+// github.App, so that a step converts one into the other.
+type GitHubApp struct {
+	GitHubAppID             string      `env:"GITHUB_APP_ID" doc:"id, or client id, of a GitHub App: its installation's tokens, minted for this repository alone, are used in place of GIT_TOKEN"`
+	GitHubAppInstallationID string      `env:"GITHUB_APP_INSTALLATION_ID" doc:"id of the GitHub App's installation"`
+	GitHubAppPrivateKey     secret.Text `env:"GITHUB_APP_PRIVATE_KEY" doc:"private key of the GitHub App (PEM); pass it with secretEnv"`
+	GitHubAPI               string      `env:"GITHUB_API" type:"url" default:"https://api.github.com" doc:"address of GitHub's API; GitHub Enterprise Server has it at https://HOST/api/v3"`
+}
+
+var appIDPattern = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
+
+func (g GitHubApp) checkGroup(f *Faults) {
+	if g.GitHubAppID != "" || g.GitHubAppInstallationID != "" || !g.GitHubAppPrivateKey.IsZero() {
+		for _, v := range []struct {
+			name string
+			set  bool
+		}{
+			{"GITHUB_APP_ID", g.GitHubAppID != ""},
+			{"GITHUB_APP_INSTALLATION_ID", g.GitHubAppInstallationID != ""},
+			{"GITHUB_APP_PRIVATE_KEY", !g.GitHubAppPrivateKey.IsZero()},
+		} {
+			if !v.set {
+				f.Add(v.name, "is not set: the three of GITHUB_APP_* belong together")
+			}
+		}
+	}
+	if g.GitHubAppID != "" && !appIDPattern.MatchString(g.GitHubAppID) {
+		f.Add("GITHUB_APP_ID", "%q is not the id of a GitHub App", g.GitHubAppID)
+	}
+	if g.GitHubAppInstallationID != "" && strings.Trim(g.GitHubAppInstallationID, "0123456789") != "" {
+		f.Add("GITHUB_APP_INSTALLATION_ID", "%q is not a number", g.GitHubAppInstallationID)
+	}
+	if !g.GitHubAppPrivateKey.IsZero() {
+		if _, err := secret.RSAKey(g.GitHubAppPrivateKey); err != nil {
+			f.Add("GITHUB_APP_PRIVATE_KEY", "is wrong: %v", err)
+		}
+	}
+	switch u, err := url.Parse(g.GitHubAPI); { // the address is not repeated: people put tokens into URLs
+	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		f.Add("GITHUB_API", "is wrong: want https://host or https://host/api/v3, without credentials")
+	case u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())):
+		f.Add("GITHUB_API", "is wrong: want https, since a token is sent there")
+	}
+}
+
+func isLoopback(host string) bool {
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 // ConfigRepo is the group of variables that say where the config repo is.

@@ -541,3 +541,37 @@ func TestBuildURL(t *testing.T) {
 		}
 	}
 }
+
+func TestAGitHubAppIsWholeAndNotBesideAToken(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		env  []string
+		want []string
+	}{
+		{"one of the three is missing", []string{"GITHUB_APP_ID", "1", "GITHUB_APP_INSTALLATION_ID", "2"}, []string{"GITHUB_APP_PRIVATE_KEY is not set"}},
+		{"beside a token", []string{"GITHUB_APP_ID", "1", "GIT_TOKEN", "canary"},
+			[]string{"GIT_TOKEN conflicts with GITHUB_APP_*", "GITHUB_APP_INSTALLATION_ID is not set", "GITHUB_APP_PRIVATE_KEY is not set"}},
+		{"a key that is none", []string{"GITHUB_APP_ID", "1", "GITHUB_APP_INSTALLATION_ID", "2", "GITHUB_APP_PRIVATE_KEY", "canary"}, []string{"GITHUB_APP_PRIVATE_KEY is wrong: not PEM"}},
+		{"a key of another kind", []string{"GITHUB_APP_ID", "1", "GITHUB_APP_INSTALLATION_ID", "2", "GITHUB_APP_PRIVATE_KEY", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"},
+			[]string{"GITHUB_APP_PRIVATE_KEY is wrong: no RSA private key"}},
+		{"ids that are none", []string{"GITHUB_APP_ID", "a b", "GITHUB_APP_INSTALLATION_ID", "x/../2", "GITHUB_APP_PRIVATE_KEY", "canary"},
+			[]string{`GITHUB_APP_ID "a b" is not the id`, `GITHUB_APP_INSTALLATION_ID "x/../2" is not a number`}},
+		{"an API without TLS", []string{"GITHUB_API", "http://api.example.com"}, []string{"GITHUB_API is wrong: want https"}},
+		{"a token in the API's address", []string{"GITHUB_API", "https://canary@api.example.com"}, []string{"GITHUB_API is wrong: want https://host"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := runProbe(t, with(least(), tt.env...), done)
+			for _, want := range tt.want {
+				if p.code != ExitConfig || !strings.Contains(p.stderr, want) {
+					t.Errorf("exit code %d, stderr does not say %q:\n%s", p.code, want, p.stderr)
+				}
+			}
+			if strings.Contains(p.stderr, "canary") {
+				t.Errorf("a secret is printed:\n%s", p.stderr)
+			}
+		})
+	}
+	if p := runProbe(t, with(least(), "GITHUB_API", "http://127.0.0.1:8080"), done); p.code != ExitDone {
+		t.Errorf("an API on this machine: %s", p.stderr)
+	}
+}

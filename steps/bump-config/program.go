@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
+	"github.com/deepdesk/cloudbuild-steps/internal/github"
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
 	"github.com/deepdesk/cloudbuild-steps/internal/hold"
 	"github.com/deepdesk/cloudbuild-steps/internal/release"
@@ -135,7 +136,7 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	if err := wanted.verifyTag(ctx, in); err != nil {
 		return out, err
 	}
-	remote := gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken}
+	remote := gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken, Renew: github.App(in.GitHubApp).Tokens(github.WriteContents)}
 	if err := wanted.prepare(ctx, in, remote); err != nil {
 		return out, err
 	}

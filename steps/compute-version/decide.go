@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/commits"
+	"github.com/deepdesk/cloudbuild-steps/internal/github"
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
 	"github.com/deepdesk/cloudbuild-steps/internal/release"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
@@ -59,8 +60,11 @@ func (in In) pinning() (variable, branch string) {
 // wanted says which history is needed.
 func (in In) wanted(ev event) gitrepo.HistoryOptions {
 	o := gitrepo.HistoryOptions{
-		Dir:    in.SourceDir,
-		Remote: gitrepo.Remote{URL: in.SourceURL.String(), Username: in.GitUsername, Token: in.GitToken},
+		Dir: in.SourceDir,
+		Remote: gitrepo.Remote{
+			URL: in.SourceURL.String(), Username: in.GitUsername, Token: in.GitToken,
+			Renew: github.App(in.GitHubApp).Tokens(github.ReadContents),
+		},
 		Commit: in.CommitSHA, Branch: in.BranchName, Tag: in.TagName,
 		Base:    ev.base,
 		Folders: len(in.Paths) > 0,

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/deepdesk/cloudbuild-steps/internal/github"
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
 )
@@ -93,7 +94,7 @@ func openSource(ctx context.Context, b *step.Build, in In) (*source, error) {
 
 // openRemote reads the newest commit of the branch, without a checkout.
 func openRemote(ctx context.Context, b *step.Build, in In) (*source, error) {
-	remote := gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken}
+	remote := gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken, Renew: github.App(in.GitHubApp).Tokens(github.ReadContents)}
 	snapshot, err := gitrepo.Open(ctx, remote, in.ConfigBranch)
 	if err != nil {
 		return nil, err

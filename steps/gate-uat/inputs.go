@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
+	"github.com/deepdesk/cloudbuild-steps/internal/github"
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
 	"github.com/deepdesk/cloudbuild-steps/internal/inventory"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
@@ -68,7 +69,8 @@ func readInputs(ctx context.Context, b *step.Build, in In) (inputs, error) {
 	var got inputs
 	read := readLocal
 	if in.ConfigURL != "" {
-		snapshot, err := gitrepo.Open(ctx, gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken}, in.ConfigBranch)
+		remote := gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken, Renew: github.App(in.GitHubApp).Tokens(github.ReadContents)}
+		snapshot, err := gitrepo.Open(ctx, remote, in.ConfigBranch)
 		if err != nil {
 			return got, err
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/deepdesk/cloudbuild-steps/internal/github"
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
 	"github.com/deepdesk/cloudbuild-steps/internal/hold"
 	"github.com/deepdesk/cloudbuild-steps/internal/registry"
@@ -33,7 +34,7 @@ func newWork(b *step.Build, in In) (*work, error) {
 	}
 	w := &work{
 		b: b, in: in, client: registry.New(in.Insecure, options...),
-		remote: gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken},
+		remote: gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken, Renew: github.App(in.GitHubApp).Tokens(github.WriteContents)},
 	}
 	var err error
 	if !in.SigningKey.IsZero() {

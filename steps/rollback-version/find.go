@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/artifactregistry"
+	"github.com/deepdesk/cloudbuild-steps/internal/github"
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
 	"github.com/deepdesk/cloudbuild-steps/internal/registry"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
@@ -29,7 +30,7 @@ type work struct {
 func newWork(b *step.Build, in In) (*work, error) {
 	w := &work{
 		b: b, in: in, client: registry.New(in.Insecure, registry.ForPush(), registry.MountingFrom(in.Image.String()), registry.WithNotice(func(text string) { b.Log.Warn(text) })),
-		remote: gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken},
+		remote: gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken, Renew: github.App(in.GitHubApp).Tokens(github.WriteContents)},
 	}
 	var err error
 	if !in.SigningKey.IsZero() {

@@ -118,7 +118,7 @@ Tags that are expected to move (` + "`latest`, `v1`" + `) are refused.
 
 No registry compares before it sets a tag. Without CONFIG_REPO two builds that write one tag at the same moment notice that when they read
 it back, if at all; with it, exactly one wins: a ref under ` + "`refs/tag-claims/`" + ` in the config repo is created by one of them, and the
-token in GIT_TOKEN must be allowed to do that. A claim stays for good and needs no cleaning.
+token in GIT_TOKEN, or the GitHub App, must be allowed to do that. A claim stays for good and needs no cleaning.
 
 Google's registries get the token of the build's service account (from the metadata server or application default credentials), others
 what ` + "`$HOME/.docker/config.json`" + ` holds for them.

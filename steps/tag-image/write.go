@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/gitclaim"
+	"github.com/deepdesk/cloudbuild-steps/internal/github"
 	"github.com/deepdesk/cloudbuild-steps/internal/registry"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
 )
@@ -55,7 +56,10 @@ func (in In) claims() *gitclaim.Repository {
 	if in.ConfigURL == "" {
 		return nil
 	}
-	return &gitclaim.Repository{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken}
+	return &gitclaim.Repository{
+		URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken,
+		Renew: github.App(in.GitHubApp).Tokens(github.WriteContents),
+	}
 }
 
 // recent is how long a look at a tag is believed. The look after the write still notices a rival.
