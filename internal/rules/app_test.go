@@ -46,7 +46,7 @@ func TestStepsSpeakGitAsAGitHubApp(t *testing.T) {
 		t.Fatal(err)
 	}
 	pemKey := string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
-	needs := map[string]string{"bump-config": "write", "tag-image": "write"} // the others read
+	needs := map[string]string{"bump-config": "write", "tag-image": "write", "rollback-version": "write", "restore-version": "write"} // the others read
 	tried := 0
 	for _, name := range steps(t) {
 		if !slices.ContainsFunc(contract(t, name).Variables, func(v step.ContractVariable) bool { return v.Name == "GIT_TOKEN" }) {
@@ -61,10 +61,16 @@ func TestStepsSpeakGitAsAGitHubApp(t *testing.T) {
 			var mu sync.Mutex
 			passwords := map[string]bool{}
 			git := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if name == "tag-image" && strings.HasSuffix(r.URL.Path, "v1.42.2") { // the tag, and the memory of it, are to be free
+				memory := strings.HasSuffix(r.URL.Path, "deleted-v1.42.2")
+				if memory || name == "tag-image" && strings.HasSuffix(r.URL.Path, "v1.42.2") { // the memory of the tag, and for tag-image the tag, are to be free
 					w.Header().Set("Content-Type", "application/json")
 					w.WriteHeader(http.StatusNotFound)
 					fmt.Fprint(w, `{"errors":[{"code":"MANIFEST_UNKNOWN"}]}`)
+					return
+				}
+				if strings.HasSuffix(r.URL.Path, "/tags/list") { // what else names the image: nothing
+					w.Header().Set("Content-Type", "application/json")
+					fmt.Fprint(w, `{"name":"team/backend","tags":[]}`)
 					return
 				}
 				if elsewhere(w, r) {
@@ -80,7 +86,7 @@ func TestStepsSpeakGitAsAGitHubApp(t *testing.T) {
 			url := git.URL + "/team/backend.git"
 			o := runStep(t, name, map[string]string{
 				"SOURCE_URL": url, "CONFIG_REPO": url, "IMAGE": strings.TrimPrefix(git.URL, "http://") + "/team/backend", "VERSION": "v1.42.2", "TAG_NAME": "v1.42.2", "SOURCE": "main-aaaaaaaaaaaa-1",
-				"COMMIT_SHA": strings.Repeat("a", 40), "KUBECONFIG": kubeconfig(t, git.URL), "GITHUB_API": api.URL, "POLICIES": "flux-system:backend", "ALLOW_DOWNGRADE": "true",
+				"COMMIT_SHA": strings.Repeat("a", 40), "KUBECONFIG": kubeconfig(t, git.URL), "GITHUB_API": api.URL, "POLICIES": "flux-system:backend", "ALLOW_DOWNGRADE": "true", "REASON": "it loses orders", "BACKUP": "./backup",
 				"GITHUB_APP_ID": "12345", "GITHUB_APP_INSTALLATION_ID": "678", "GITHUB_APP_PRIVATE_KEY": pemKey,
 			})
 			minted := api.Minted()
