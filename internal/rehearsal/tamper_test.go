@@ -220,18 +220,25 @@ func allow(account string) func(*accounts.Decision) {
 	}
 }
 
-// Between the gate and the commit: whoever changes the decision, the tag or the inventory gets no commit.
-func TestTamperingBetweenGateAndCommitStopsBumpConfig(t *testing.T) {
+// servers starts a registry and a Git server that end with the test.
+func servers(t *testing.T) (*ociregistry.Registry, *gitserver.Server) {
+	t.Helper()
 	registry, err := ociregistry.Start(t.Context(), ociregistry.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = registry.Close() }()
+	t.Cleanup(func() { _ = registry.Close() })
 	git, err := gitserver.Start(t.TempDir(), gitserver.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = git.Close() }()
+	t.Cleanup(func() { _ = git.Close() })
+	return registry, git
+}
+
+// Between the gate and the commit: whoever changes the decision, the tag or the inventory gets no commit.
+func TestTamperingBetweenGateAndCommitStopsBumpConfig(t *testing.T) {
+	registry, git := servers(t)
 	another := "sha256:" + strings.Repeat("5", 64)
 	for i, tt := range []struct {
 		name   string
@@ -292,16 +299,7 @@ func TestTamperingBetweenGateAndCommitStopsBumpConfig(t *testing.T) {
 
 // What no inventory can show, such as a region that was added to those admitted, a seal does.
 func TestASealShowsWhatNothingElseDoes(t *testing.T) {
-	registry, err := ociregistry.Start(t.Context(), ociregistry.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = registry.Close() }()
-	git, err := gitserver.Start(t.TempDir(), gitserver.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = git.Close() }()
+	registry, git := servers(t)
 	admitAll := func(d *delivery) {
 		d.rewrite(d.handedOver(), func(x *accounts.Decision) { allow("willow")(x); x.Region = "" })
 	}
@@ -338,16 +336,7 @@ func TestTamperingBetweenCommitAndClusterStopsDeployHelm(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = cluster.Close() }()
-	registry, err := ociregistry.Start(t.Context(), ociregistry.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = registry.Close() }()
-	git, err := gitserver.Start(t.TempDir(), gitserver.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = git.Close() }()
+	registry, git := servers(t)
 	// toMaple writes the candidate into a production account's entry, as somebody with access to the config repo can.
 	toMaple := func(d *delivery) {
 		b, err := os.ReadFile(filepath.Join(d.tree, "accounts", "orchid", "backend.yaml"))

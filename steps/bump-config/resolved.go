@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/policy"
+	"github.com/deepdesk/cloudbuild-steps/internal/registry"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
 )
 
@@ -40,7 +41,7 @@ func readResolved(name string) (*resolved, error) {
 		if err := image.UnmarshalText([]byte(r.Image)); err != nil {
 			return nil, step.Misconfigured(advice, "%s: ImagePolicy %s: image %q: %w", name, r.ID(), r.Image, err)
 		}
-		if !tagPattern.MatchString(r.Tag) || r.Digest != "" && !digestPattern.MatchString(r.Digest) {
+		if !tagPattern.MatchString(r.Tag) || r.Digest != "" && !registry.IsDigest(r.Digest) {
 			return nil, step.Misconfigured(advice, "%s: ImagePolicy %s: %q is no tag, or %q no digest", name, r.ID(), r.Tag, r.Digest)
 		}
 	}

@@ -31,14 +31,12 @@ type target struct {
 // digest is an image's digest.
 type digest string
 
-var digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-
 // tagPattern is the grammar of a tag (OCI distribution specification, "Pulling manifests").
 var tagPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 
 // UnmarshalText checks the digest.
 func (d *digest) UnmarshalText(b []byte) error {
-	if !digestPattern.Match(b) {
+	if !registry.IsDigest(string(b)) {
 		return fmt.Errorf("want sha256: and 64 hexadecimal digits")
 	}
 	*d = digest(b)
@@ -154,7 +152,7 @@ func (t *target) addPushed(b *step.Build) error {
 	switch {
 	case !ours:
 		return nil
-	case !digestPattern.MatchString(pushed.Digest):
+	case !registry.IsDigest(pushed.Digest):
 		return fmt.Errorf("reading the hand-over of tag-image: %q is not a digest", pushed.Digest)
 	case t.digest != "" && t.digest != pushed.Digest:
 		return step.Refuse("find out who moved the tag, and run the build again from its first step",
