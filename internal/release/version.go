@@ -82,7 +82,7 @@ func checkSpelling(tag string) error {
 	case tag[0] == '$':
 		return refuseTag(tag, "is a substitution that nobody filled in")
 	case strings.ContainsRune(tag, '/'):
-		return refuseTag(tag, "holds a slash: want the tag alone, such as v1.42.0")
+		return refuseTag(tag, "holds a slash: want the tag alone, such as v1.42.0 (of a component's tag, compute-version with TAG_PREFIX finds it)")
 	case tag[0] == 'V':
 		return refuseTag(tag, "begins with a capital V: write %q", "v"+tag[1:])
 	case body == tag && tag[0] >= '0' && tag[0] <= '9':

@@ -22,7 +22,7 @@ type In struct {
 	step.ConfigRepo `require:"CONFIG_REPO"`
 	Image           step.Image           `env:"IMAGE" doc:"registry repository of the service's image, without a tag; required with MODE=version, and a limit in the other modes"`
 	Mode            string               `env:"MODE" default:"version" oneof:"version,scan,resolved" doc:"where the new values come from: VERSION or BUILD_TAG; the registry, by the policies of the repo; the file RESOLVED"`
-	Version         release.Version      `env:"VERSION" from:"TAG_NAME" doc:"the release to write, such as v2.0.0-rc.1"`
+	Version         release.Version      `env:"VERSION" from:"compute-version.release TAG_NAME" doc:"the release to write, such as v2.0.0-rc.1"`
 	BuildTag        string               `env:"BUILD_TAG" from:"compute-version.build_tag" doc:"the build tag to write when there is no VERSION, main-<commit>-<unix time>"`
 	Digest          digest               `env:"DIGEST" doc:"digest behind the tag; when unset, the gate's decision's, or what tag-image handed over for this very tag"`
 	Resolved        string               `env:"RESOLVED" doc:"with MODE=resolved: a file of ImagePolicy objects with their status, as kubectl get imagepolicies -A -o yaml prints"`

@@ -97,6 +97,7 @@ func cleanPath(path string) string {
 // Out is what the history says.
 type Out struct {
 	Version   release.Version `json:"version" env:"VERSION" doc:"the version of this commit: the tag that was pushed, or what comes next; empty when there is nothing to release"`
+	Release   release.Version `json:"release" doc:"on a tag build, the version in the tag without TAG_PREFIX, which later steps release; empty on a branch"`
 	Previous  release.Version `json:"previous" env:"PREVIOUS" doc:"the newest final release in the history; empty when there is none"`
 	Bump      release.Bump    `json:"bump" env:"BUMP" doc:"which number is raised from previous to version: major, minor, patch or none"`
 	Channel   release.Channel `json:"channel" env:"CHANNEL" doc:"where this build goes: staging for a branch, uat for a candidate's tag, production for a final one's"`
@@ -163,6 +164,8 @@ in a place of its own:
   secretEnv: [GIT_TOKEN]
 ` + "```" + `
 
+The later steps of a component are given the same HANDOVER_DIR. On its tag, ` + "`backend/v1.0.0`" + `, they release what this step read in it, ` + "`v1.0.0`" + `.
+
 Otherwise:
 
 ` + "```yaml" + `
@@ -181,7 +184,7 @@ func run(ctx context.Context, b *step.Build, in In) (_ Out, err error) {
 	if none, ok := errors.AsType[*gitrepo.HistoryError](err); ok && none.Config {
 		if !ev.tag.IsZero() { // the version of a tag is known without any history
 			b.Log.Warn("the tag was not checked against its history: "+err.Error(), "advice", none.Cure)
-			return Out{Version: ev.tag, Channel: ev.tag.Channel(), Commit: in.CommitSHA, Commits: []Change{}, DecidedBy: []string{}, Warnings: []string{}}, nil
+			return Out{Version: ev.tag, Release: ev.tag, Channel: ev.tag.Channel(), Commit: in.CommitSHA, Commits: []Change{}, DecidedBy: []string{}, Warnings: []string{}}, nil
 		}
 		return Out{}, step.Misconfigured(none.Cure, "the history cannot be read: %w", err)
 	}
@@ -204,6 +207,7 @@ func run(ctx context.Context, b *step.Build, in In) (_ Out, err error) {
 
 	out := Out{
 		Version:   answer.Version,
+		Release:   ev.tag,
 		Previous:  past.lineage.Base.Version,
 		Bump:      in.bump(past, answer.Version),
 		Channel:   ev.tag.Channel(),

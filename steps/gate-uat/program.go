@@ -19,7 +19,7 @@ import (
 // In is what gate-uat is told.
 type In struct {
 	step.Registry    `require:"IMAGE"`
-	Version          release.Version      `env:"VERSION" from:"TAG_NAME compute-version.version" required:"true" doc:"the release that is asked about, such as v2.0.0-rc.1"`
+	Version          release.Version      `env:"VERSION" from:"compute-version.release TAG_NAME compute-version.version" required:"true" doc:"the release that is asked about, such as v2.0.0-rc.1"`
 	Service          string               `env:"SERVICE" doc:"the service's name; the last path element of IMAGE when unset"`
 	Accounts         location             `env:"ACCOUNTS" default:"accounts.yaml" doc:"the inventory: an https URL, a path inside the config repo when CONFIG_REPO is set, else a local path"`
 	AccountsToken    secret.Text          `env:"ACCOUNTS_TOKEN" doc:"token for the URL in ACCOUNTS; it is sent to that scheme, host and port only; pass it with secretEnv"`

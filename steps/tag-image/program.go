@@ -19,7 +19,7 @@ type In struct {
 	From          string          `env:"SOURCE" doc:"the image: a path (one with a slash, or a name that ends in .tar) of an OCI layout or of what docker save wrote; a tag or digest of IMAGE; or host/path:tag or host/path@digest of another repository, which is promoted with its signatures and attestations; when unset on a release, the image that was built for COMMIT_SHA"`
 	Tags          []string        `env:"TAGS" doc:"tags to write; when unset, VERSION on a release, else BUILD_TAG"`
 	Existing      string          `env:"EXISTING" oneof:"keep,refuse" doc:"when a tag is on another image, keep hands that image over and refuse ends with exit code 3; unset means keep for build tags and refuse for all others"`
-	Version       release.Version `env:"VERSION" from:"TAG_NAME" doc:"the release, such as v2.0.0-rc.1"`
+	Version       release.Version `env:"VERSION" from:"compute-version.release TAG_NAME" doc:"the release, such as v2.0.0-rc.1"`
 	BuildTag      string          `env:"BUILD_TAG" from:"compute-version.build_tag" doc:"the tag that the build of this commit has, main-<commit>-<unix time>; on a release it says which image to promote"`
 	ConfigURL     step.GitURL     `env:"CONFIG_REPO" type:"url" doc:"https URL of the config repo; when set, each new tag is claimed there first, so that of two builds that write it at the same moment one is refused"`
 	step.Credentials
