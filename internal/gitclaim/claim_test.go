@@ -296,3 +296,33 @@ func FuzzUnpack(f *testing.F) {
 		}
 	})
 }
+
+// A token that was good for the last request may have ended since.
+func TestTheTokenOfAnAppIsAskedForBeforeEveryRequest(t *testing.T) {
+	var requests, asked atomic.Int32
+	_, repository := start(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			requests.Add(1)
+			next.ServeHTTP(w, r)
+		})
+	})
+	repository.Token = secret.New("the wrong one")
+	repository.Renew = func(_ context.Context, url string) (secret.Text, error) {
+		if asked.Add(1); url != repository.URL {
+			t.Errorf("asked for a token for %s", url)
+		}
+		return secret.New(canary), nil
+	}
+	if err := repository.Make(t.Context(), Claim{image, "v1.0.0", digest(1)}); err != nil {
+		t.Fatal(err)
+	}
+	if asked.Load() != requests.Load() || requests.Load() < 2 {
+		t.Errorf("%d tokens for %d requests", asked.Load(), requests.Load())
+	}
+	before := requests.Load()
+	repository.Renew = func(context.Context, string) (secret.Text, error) { return secret.Text{}, errors.New("the app is suspended") }
+	err := repository.Make(t.Context(), Claim{image, "v1.0.1", digest(1)})
+	if err == nil || !strings.Contains(err.Error(), "the app is suspended") || strings.Contains(err.Error(), canary) || requests.Load() != before {
+		t.Errorf("error %v after %d more requests", err, requests.Load()-before)
+	}
+}

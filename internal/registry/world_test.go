@@ -41,9 +41,23 @@ func client(options ...Option) *Client {
 	return c
 }
 
-// folder is a repository's path that no other test has.
+// runs numbers the tests, since one that is repeated (-count) has the same name again.
+var runs struct {
+	sync.Mutex
+	number map[*testing.T]int
+}
+
+// folder is a repository's path that no other test has, and no other run of this one.
 func folder(t *testing.T) string {
-	return strings.ToLower(strings.NewReplacer("/", "-", "_", "-", "#", "", ",", "").Replace(t.Name()))
+	runs.Lock()
+	defer runs.Unlock()
+	if _, known := runs.number[t]; !known {
+		if runs.number == nil {
+			runs.number = map[*testing.T]int{}
+		}
+		runs.number[t] = len(runs.number)
+	}
+	return fmt.Sprintf("%s-%d", strings.ToLower(strings.NewReplacer("/", "-", "_", "-", "#", "", ",", "").Replace(t.Name())), runs.number[t])
 }
 
 // faults stands between a client and the registry. Its function answers a request itself, or calls pass to let the registry do it.
