@@ -320,7 +320,9 @@ func TestTheTokenOfAnAppIsAskedForBeforeEveryRequest(t *testing.T) {
 		t.Errorf("%d tokens for %d requests", asked.Load(), requests.Load())
 	}
 	before := requests.Load()
-	repository.Renew = func(context.Context, string) (secret.Text, error) { return secret.Text{}, errors.New("the app is suspended") }
+	repository.Renew = func(context.Context, string) (secret.Text, error) {
+		return secret.Text{}, errors.New("the app is suspended")
+	}
 	err := repository.Make(t.Context(), Claim{image, "v1.0.1", digest(1)})
 	if err == nil || !strings.Contains(err.Error(), "the app is suspended") || strings.Contains(err.Error(), canary) || requests.Load() != before {
 		t.Errorf("error %v after %d more requests", err, requests.Load()-before)
