@@ -5,8 +5,8 @@
 //
 // Not real: the node. The fake kubelet runs no container and pulls no image. It reports every pod as running and ready, whether or not the
 // image exists, except where the test chose otherwise: an image whose name contains "missing" cannot be pulled, one that contains "crash"
-// crashes, and the annotations fake.kubelet/never-ready, fake.kubelet/delay (3s), fake.kubelet/exit (1) and fake.kubelet/hang do what their
-// names say. A pod that requests more than 1000 cores is not scheduled. The imageID of a container (REPOSITORY@DIGEST) is known only where the
+// crashes (both also of init containers), and the annotations fake.kubelet/never-ready, fake.kubelet/delay (3s), fake.kubelet/exit (1) and
+// fake.kubelet/hang do what their names say; fake.kubelet/log and fake.kubelet/previous-log hold what pods/log answers. A pod that requests more than 1000 cores is not scheduled. The imageID of a container (REPOSITORY@DIGEST) is known only where the
 // pod names its image by digest. There is no network, no DNS, no storage, no metrics, and no admission webhook.
 //
 // A cluster takes about four seconds to start and 600 MB of memory. The first start on a machine builds kubeone, which takes minutes.

@@ -235,6 +235,27 @@ func TestACluster(t *testing.T) {
 		})
 	})
 
+	t.Run("serves the logs of pods through the API server", func(t *testing.T) {
+		pod := `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "talker", "annotations": {"fake.kubelet/log": "one\ntwo\nthree\n", "fake.kubelet/previous-log": "panic\n"}},
+			"spec": {"containers": [{"name": "main", "image": "demo/crash"}]}}`
+		if got := deployer.send(t, http.MethodPost, "/api/v1/namespaces/default/pods", pod); got != http.StatusCreated {
+			t.Fatalf("creating the pod is answered with %d", got)
+		}
+		for query, want := range map[string]string{"?tailLines=2": "two\nthree\n", "?previous=true": "panic\n"} {
+			path := "/api/v1/namespaces/default/pods/talker/log" + query
+			eventually(t, "its log is served", func() bool { return cluster.Get(t.Context(), path, nil) == nil })
+			answer, err := viewer.client.Get(viewer.server + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := io.ReadAll(answer.Body)
+			_ = answer.Body.Close()
+			if err != nil || string(text) != want {
+				t.Errorf("the log is %q, %v, want %q", text, err, want)
+			}
+		}
+	})
+
 	t.Run("finishes a Job", func(t *testing.T) {
 		job := `{"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "migrate"}, "spec": {"template": {"spec": {"restartPolicy": "Never",
 			"containers": [{"name": "main", "image": "demo/migrate"}]}}}}`

@@ -1,7 +1,8 @@
 // Package fakekubelet is the node of kubeone: kubelet and scheduler in one, for a cluster without containers.
 //
-// It does what a client of the API server can see of a node: it registers, binds pods, and reports their status. It runs nothing, pulls
-// nothing, and checks no image. What happens to a pod is chosen by the test, through annotations and image names (see afterPull).
+// It does what a client of the API server can see of a node: it registers, binds pods, reports their status and serves their logs. It runs
+// nothing, pulls nothing, and checks no image. What happens to a pod is chosen by the test, through annotations and image names (see
+// afterPull and serveLogs).
 package fakekubelet
 
 import (
@@ -10,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -47,14 +49,17 @@ func Run(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
 	}
-	if err := registerNode(ctx, client); err != nil {
+	k := newKubelet(client)
+	logs := serveLogs(k.pods)
+	defer logs.Close()
+	if err := registerNode(ctx, client, logs.Listener.Addr().(*net.TCPAddr)); err != nil {
 		return fmt.Errorf("registering the node: %w", err)
 	}
-	return newKubelet(client).run(ctx)
+	return k.run(ctx)
 }
 
-// registerNode makes the node and says that it is ready. A node left by an earlier fake-kubelet is taken over.
-func registerNode(ctx context.Context, client kubernetes.Interface) error {
+// registerNode makes the node and says that it is ready, and where it answers. A node left by an earlier fake-kubelet is taken over.
+func registerNode(ctx context.Context, client kubernetes.Interface, address *net.TCPAddr) error {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName, Labels: map[string]string{
 		corev1.LabelHostname: nodeName, corev1.LabelOSStable: "linux", corev1.LabelArchStable: "amd64",
 	}}}
@@ -71,6 +76,8 @@ func registerNode(ctx context.Context, client kubernetes.Interface) error {
 		corev1.ResourcePods:   resource.MustParse("1M"),
 	}
 	created.Status.Capacity, created.Status.Allocatable = plenty, plenty
+	created.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: address.IP.String()}}
+	created.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(address.Port)
 	created.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue,
 		Reason: "FakeKubelet", Message: "no containers are run here", LastTransitionTime: metav1.Now()}}
 	_, err = client.CoreV1().Nodes().UpdateStatus(ctx, created, metav1.UpdateOptions{})

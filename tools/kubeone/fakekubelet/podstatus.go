@@ -2,6 +2,7 @@ package fakekubelet
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,15 +35,15 @@ func finishesByItself(pod *corev1.Pod) bool {
 }
 
 // afterPull is the status of a pod once the node has tried to start it. The image names decide first: one that contains "missing" cannot be
-// pulled, one that contains "crash" ends again and again. Then come the annotations. Everything else runs and is ready.
+// pulled, one that contains "crash" ends again and again; of an init container, the others wait for it. Then come the annotations. Everything else runs and is ready.
 func afterPull(pod *corev1.Pod, now metav1.Time) (corev1.PodStatus, error) {
-	for _, container := range pod.Spec.Containers {
+	for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		switch {
 		case strings.Contains(container.Image, "missing"):
-			return started(pod, corev1.PodPending, false, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{
+			return stuck(pod, container, corev1.PodPending, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{
 				Reason: "ImagePullBackOff", Message: fmt.Sprintf("Back-off pulling image %q: not found", container.Image)}}, now), nil
 		case strings.Contains(container.Image, "crash"):
-			return started(pod, corev1.PodRunning, false, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{
+			return stuck(pod, container, corev1.PodRunning, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{
 				Reason: "CrashLoopBackOff", Message: fmt.Sprintf("back-off 40s restarting failed container=%s", container.Name)}}, now), nil
 		}
 	}
@@ -56,6 +57,45 @@ func afterPull(pod *corev1.Pod, now metav1.Time) (corev1.PodStatus, error) {
 	}
 	ready := pod.Annotations[annotationNeverReady] == ""
 	return started(pod, corev1.PodRunning, ready, corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}}, now), nil
+}
+
+// stuck is the status of a pod one of whose containers does not come up. The containers after an init container wait for it.
+func stuck(pod *corev1.Pod, which corev1.Container, phase corev1.PodPhase, state corev1.ContainerState, now metav1.Time) corev1.PodStatus {
+	isInit := slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == which.Name })
+	if !isInit {
+		status := started(pod, phase, false, state, now)
+		for i := range status.ContainerStatuses {
+			crashed(&status.ContainerStatuses[i], now)
+		}
+		return status
+	}
+	status := started(pod, corev1.PodPending, false, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}}, now)
+	for i := range status.InitContainerStatuses {
+		s := &status.InitContainerStatuses[i]
+		if s.Name != which.Name {
+			continue
+		}
+		s.State, s.Ready = state, false
+		crashed(s, now)
+		for j := i + 1; j < len(status.InitContainerStatuses); j++ { // one after the other
+			status.InitContainerStatuses[j].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}}
+			status.InitContainerStatuses[j].Ready = false
+		}
+	}
+	for i := range status.Conditions {
+		if status.Conditions[i].Type == corev1.PodInitialized {
+			status.Conditions[i].Status = corev1.ConditionFalse
+		}
+	}
+	return status
+}
+
+// crashed adds how a container that crashes again and again ended the last time.
+func crashed(s *corev1.ContainerStatus, now metav1.Time) {
+	if s.State.Waiting != nil && s.State.Waiting.Reason == "CrashLoopBackOff" {
+		s.RestartCount = 3
+		s.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error", StartedAt: now, FinishedAt: now}
+	}
 }
 
 // unschedulable is what the scheduler says of a pod that fits no node. It carries no time, so that saying it again changes nothing and does
@@ -82,6 +122,11 @@ func started(pod *corev1.Pod, phase corev1.PodPhase, ready bool, state corev1.Co
 	} {
 		condition.LastTransitionTime = now
 		status.Conditions = append(status.Conditions, condition)
+	}
+	for _, container := range pod.Spec.InitContainers {
+		entry := containerStatus(container, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Completed", StartedAt: now, FinishedAt: now}})
+		entry.Ready = true
+		status.InitContainerStatuses = append(status.InitContainerStatuses, entry)
 	}
 	for _, container := range pod.Spec.Containers {
 		entry := containerStatus(container, state)

@@ -115,3 +115,24 @@ func describe(state corev1.ContainerState) string {
 	}
 	return "none"
 }
+
+func TestTheContainersAfterAnInitContainerThatCrashesWait(t *testing.T) {
+	pod := &corev1.Pod{Spec: corev1.PodSpec{
+		InitContainers: []corev1.Container{{Name: "first", Image: "x"}, {Name: "second", Image: "crash"}, {Name: "third", Image: "x"}},
+		Containers:     []corev1.Container{{Name: "backend", Image: "x"}},
+	}}
+	status, err := afterPull(pod, metav1.Now())
+	if err != nil || status.Phase != corev1.PodPending || conditionIsTrue(status, corev1.PodInitialized) {
+		t.Fatalf("phase %s, initialized %t, %v", status.Phase, conditionIsTrue(status, corev1.PodInitialized), err)
+	}
+	var got []string
+	for _, s := range append(status.InitContainerStatuses, status.ContainerStatuses...) {
+		got = append(got, s.Name+" "+describe(s.State))
+	}
+	if want := "first exit:0, second waiting:CrashLoopBackOff, third waiting:PodInitializing, backend waiting:PodInitializing"; strings.Join(got, ", ") != want {
+		t.Errorf("got %s\nwant %s", strings.Join(got, ", "), want)
+	}
+	if ended := status.InitContainerStatuses[1].LastTerminationState.Terminated; ended == nil || ended.ExitCode != 1 {
+		t.Errorf("it ended with %v, want exit code 1", ended)
+	}
+}
