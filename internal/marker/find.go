@@ -24,16 +24,23 @@ func Find(file []byte) []Marker {
 	lines := splitLines(file)
 	nodes, err := parse(file)
 	origin := &parsed{file, nodes}
-	byLine := map[int][]int{}
+	byLine := map[int][]int{} // of the lines that count: those with the token, and the ones below them
+	for number, line := range lines {
+		if bytes.Contains(file[line.start:line.end], []byte(token)) {
+			byLine[number+1], byLine[number+2] = nil, nil
+		}
+	}
 	for i, n := range nodes {
-		byLine[n.Line] = append(byLine[n.Line], i)
+		if on, counts := byLine[n.Line]; counts {
+			byLine[n.Line] = append(on, i)
+		}
 	}
 	var found []Marker
 	for number, line := range lines {
-		text := string(file[line.start:line.end])
-		if !strings.Contains(text, token) {
+		if !bytes.Contains(file[line.start:line.end], []byte(token)) {
 			continue
 		}
+		text := string(file[line.start:line.end])
 		l := lineOf{file: file, number: number + 1, line: line, text: text, nodes: nodes, on: byLine[number+1]}
 		if number+1 < len(lines) {
 			l.below = byLine[number+2]
@@ -79,17 +86,30 @@ func parse(file []byte) ([]node, error) {
 	if !utf8.Valid(file) {
 		return nil, errors.New("it is not UTF-8")
 	}
-	nodes := make([]node, 0, len(file)/20) // about one every twenty bytes
+	nodes := make([]node, 0, len(file)/14) // one every 14 bytes is more than people write
+	err := eachDocument(file, func(doc *yaml.Node) (err error) {
+		nodes, err = collect(nodes, node{Node: doc, resource: &Resource{}})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return nodes, nil
+}
+
+// eachDocument calls f with the documents of a file, in order, until there is an error.
+func eachDocument(file []byte, f func(doc *yaml.Node) error) error {
 	for dec := yaml.NewDecoder(bytes.NewReader(file)); ; {
 		var doc yaml.Node
-		if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
-			return nodes, nil
-		} else if err != nil {
-			return nil, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+		err := dec.Decode(&doc)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
 		}
-		var err error
-		if nodes, err = collect(nodes, node{Node: &doc, resource: &Resource{}}); err != nil {
-			return nil, err
+		if err := f(&doc); err != nil {
+			return err
 		}
 	}
 }

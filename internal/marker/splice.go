@@ -80,28 +80,44 @@ func quoted(value string, first byte) string {
 	return value
 }
 
-// verify compares the nodes of two texts one by one. Those in values must have the new value; all others must be equal in all that a
-// reader can see, comments and lines included.
+// verify compares the nodes of two texts one by one, in the order of the text. Those in values must have the new value; all others must be
+// equal in all that a reader can see, comments and lines included.
 func verify(was []node, after []byte, values map[int]string) error {
-	is, err := parse(after)
-	if err != nil {
-		return fmt.Errorf("parsing the edited file: %w", err)
+	at := 0
+	err := eachDocument(after, func(doc *yaml.Node) error { return verifyNode(was, doc, values, &at) })
+	switch {
+	case err != nil:
+		return fmt.Errorf("reading the edited file: %w", err)
+	case at != len(was):
+		return fmt.Errorf("the edit would change the structure of the file: %d nodes, before %d", at, len(was))
 	}
-	if len(was) != len(is) {
-		return fmt.Errorf("the edit would change the structure of the file: %d nodes, before %d", len(is), len(was))
+	return nil
+}
+
+// verifyNode compares b, and what is below it, with the nodes of was that follow at.
+func verifyNode(was []node, b *yaml.Node, values map[int]string, at *int) error {
+	if *at == len(was) {
+		return fmt.Errorf("the edit would change the structure of the file: more than %d nodes", len(was))
 	}
-	for i := range was {
-		a, b := was[i].Node, is[i].Node
-		if value, edited := values[i]; edited {
-			if b.Kind != yaml.ScalarNode || b.Value != value || b.Tag != "!!str" {
-				return fmt.Errorf("line %d: the edit would be read as %s %q, not as the string %q", a.Line, b.Tag, b.Value, value)
-			}
-		} else if b.Value != a.Value || b.Tag != a.Tag || b.Style != a.Style {
-			return fmt.Errorf("line %d: the edit would change %q to %q", a.Line, a.Value, b.Value)
+	a := was[*at].Node
+	if value, edited := values[*at]; edited {
+		if b.Kind != yaml.ScalarNode || b.Value != value || b.Tag != "!!str" {
+			return fmt.Errorf("line %d: the edit would be read as %s %q, not as the string %q", a.Line, b.Tag, b.Value, value)
 		}
-		if b.Kind != a.Kind || b.Line != a.Line || b.Anchor != a.Anchor || b.HeadComment != a.HeadComment || b.LineComment != a.LineComment ||
-			b.FootComment != a.FootComment {
-			return fmt.Errorf("line %d: the edit would change the structure of the file", a.Line)
+	} else if b.Value != a.Value || b.Tag != a.Tag || b.Style != a.Style {
+		return fmt.Errorf("line %d: the edit would change %q to %q", a.Line, a.Value, b.Value)
+	}
+	if b.Kind != a.Kind || b.Line != a.Line || b.Anchor != a.Anchor || b.HeadComment != a.HeadComment || b.LineComment != a.LineComment ||
+		b.FootComment != a.FootComment || len(b.Content) != len(a.Content) {
+		return fmt.Errorf("line %d: the edit would change the structure of the file", a.Line)
+	}
+	*at++
+	if b.Kind == yaml.AliasNode {
+		return nil // as in collect
+	}
+	for _, c := range b.Content {
+		if err := verifyNode(was, c, values, at); err != nil {
+			return err
 		}
 	}
 	return nil
