@@ -79,7 +79,7 @@ var (
 	}
 	// boundary packages talk to one outside system each.
 	boundaries = []string{
-		"internal/gitrepo", "internal/gitclaim", "internal/registry", "internal/artifactregistry", "internal/cluster", "internal/gke", "internal/github", "internal/inventory",
+		"internal/gitrepo", "internal/gitclaim", "internal/registry", "internal/artifactregistry", "internal/cluster", "internal/gke", "internal/github", "internal/inventory", "internal/chartrepo",
 	}
 	// impure are the standard library's doors to the world.
 	impure = []string{"os", "net", "net/http", "os/exec", "os/signal", "syscall", "io/ioutil", "path/filepath", "math/rand", "math/rand/v2", "crypto/rand"}
