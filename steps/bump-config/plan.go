@@ -550,12 +550,28 @@ func (p *plan) record() error {
 				"%s records digest %s for %s, and the gate decided on %s now", name, before.Digest, d.Version, d.Digest)
 		}
 	}
-	text, err := json.MarshalIndent(d, "", "  ")
+	text, err := encodeDecision(d)
 	if err != nil {
-		return fmt.Errorf("encoding the decision: %w", err)
+		return err
 	}
-	p.files[name] = [2][]byte{old, append(text, '\n')}
+	p.files[name] = [2][]byte{old, text}
 	return nil
+}
+
+// encodeDecision writes a decision for people, and without blanks where it would be too large: the deployment must be able to read it.
+func encodeDecision(d accounts.Decision) ([]byte, error) {
+	text, err := json.MarshalIndent(d, "", "  ")
+	if err == nil && len(text) >= gitrepo.MaxFile {
+		text, err = json.Marshal(d)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encoding the decision: %w", err)
+	}
+	if len(text) >= gitrepo.MaxFile {
+		return nil, step.Refuse("divide the accounts among several config repos, each with an inventory of its own",
+			"the decision on %d accounts would be larger than the %d MiB that a file of the config repo may have", len(d.Allowed)+len(d.Held), gitrepo.MaxFile>>20)
+	}
+	return append(text, '\n'), nil
 }
 
 // change is the plan as one commit.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
+	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
 	"github.com/deepdesk/cloudbuild-steps/internal/marker"
 )
 
@@ -169,6 +170,26 @@ func TestADiffCanBeApplied(t *testing.T) {
 		}
 		if got, err := os.ReadFile(filepath.Join(dir, "d", "f.yaml")); err != nil || !bytes.Equal(got, []byte(changed)) {
 			t.Fatalf("got %q (%v), want %q\n%s", got, err, changed, diff)
+		}
+	}
+}
+
+// What is recorded has to be read again by the deployment, whose limit is that of any file.
+func TestADecisionOnManyAccountsIsWrittenSmallerOrNotAtAll(t *testing.T) {
+	decision := func(n int) accounts.Decision {
+		d := accounts.Decision{Version: "v1.0.0"}
+		for i := range n {
+			d.Allowed = append(d.Allowed, accounts.Verdict{Account: fmt.Sprintf("account-%06d", i), Region: "europe-west1", Reason: "production account"})
+		}
+		return d
+	}
+	for n, want := range map[int]struct{ lines, fits bool }{5: {true, true}, 40_000: {false, true}, 60_000: {false, false}} {
+		text, err := encodeDecision(decision(n))
+		if fits := err == nil; fits != want.fits || len(text) > gitrepo.MaxFile || fits && strings.Contains(string(text), "\n ") != want.lines {
+			t.Errorf("%d accounts: %d bytes, %v", n, len(text), err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "60000 accounts") {
+			t.Errorf("error %v", err)
 		}
 	}
 }

@@ -26,7 +26,7 @@ repository's last path element counts, and of several all do. The step stops (ex
 ` + "`values.image.digest`" + ` is not the decision's digest, when the registry has the tag on another one or has it no more (VERIFY_TAG), when
 a candidate is allowed to an account that the inventory does not mark ` + "`is_uat`" + `, or when the inventory in the config repo that a
 decision was made on is gone. Without a decision, a pre-release or a build tag is not deployed to an account that the inventory does not
-mark ` + "`is_uat`" + `.
+mark ` + "`is_uat`" + `. With REQUIRE_DECISION nothing is deployed to an account without one.
 
 **Never older over newer.** The cluster's records are read before the config repo, so that the commit that is deployed cannot be older than what
 runs. When the branch has moved on from REVISION, its newest commit is deployed, and the build of that commit finds its work done. A release

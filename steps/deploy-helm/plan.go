@@ -35,6 +35,8 @@ type circumstances struct {
 	decisions decisions
 	waves     []string
 	build     string // BUILD_ID as it stands in a mark
+	// A version on an account, or behind a marker, is refused unless the gate decided on it.
+	requireDecision bool
 	now       time.Time
 	longest   time.Duration // a pending release without our mark is dead after this time
 }
@@ -149,6 +151,9 @@ func (c circumstances) admits(w *wanted, channel string) (allowed bool, reason, 
 			}
 		}
 		return true, "", ""
+	}
+	if isRelease && c.requireDecision && (w.account != "" || w.image.marked) {
+		return false, "", fmt.Sprintf("REQUIRE_DECISION is set, and there is no decision of the gate on %s %s", w.image.service(), version)
 	}
 	if channel != production {
 		return true, "", ""

@@ -142,6 +142,33 @@ func TestTheGateBoundsAPlan(t *testing.T) {
 	}
 }
 
+func TestADecisionCanBeRequired(t *testing.T) {
+	foreign := releaseOf("", "v1.1.0")
+	foreign.image.marked = false
+	unmarked := releaseOf("maple", "v1.1.0")
+	unmarked.image.marked = false
+	for _, tt := range []struct {
+		name      string
+		release   *wanted
+		decisions map[string]accounts.Decision
+		want      string
+	}{
+		{"a version of an account", unmarked, nil, "refused: account-maple/backend (maple.yaml): REQUIRE_DECISION is set, and there is no decision of the gate on backend v1.1.0"},
+		{"a version behind a marker", releaseOf("", "v1.1.0"), nil, "refused: staging/backend"},
+		{"there is one", releaseOf("orchid", "v1.1.0"), decisionOn("v1.1.0", "orchid"), "wave 0: deploy"},
+		{"a build tag", releaseOf("", "main-0123456-1700000000"), nil, "wave 0: deploy"},
+		{"somebody else's image, of no account", foreign, nil, "wave 0: deploy"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := usual(t)
+			c.requireDecision, c.decisions = true, tt.decisions
+			if got := outcome(makePlan([]*wanted{tt.release}, c)); !strings.HasPrefix(got, tt.want) {
+				t.Errorf("%s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestWhatIsDeployedAlreadyIsLeftAloneBeforeAnythingElseIsAsked(t *testing.T) {
 	w := releaseOf("maple", "v1.1.0-rc.1") // the gate would refuse it
 	digest, err := w.digest()

@@ -28,6 +28,7 @@ type In struct {
 	AccountLabel       string        `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a HelmRelease that says whose it is"`
 	DecisionsPath      string        `env:"DECISIONS_PATH" default:"decisions" doc:"folder of the config repo with the gate's decisions, as SERVICE/VERSION.json"`
 	DecisionKey        secret.Text   `env:"DECISION_KEY" doc:"key that gate-uat sealed its decisions with; a decision without the right seal is refused; pass it with secretEnv"`
+	RequireDecision    bool          `env:"REQUIRE_DECISION" default:"false" doc:"deploy a release version to an account, or behind a marker, only where there is a decision of gate-uat on it, handed over or recorded"`
 	VerifyTag          bool          `env:"VERIFY_TAG" default:"true" doc:"where a decision of gate-uat is followed, ask the registry whether the tag still has the digest that was decided on"`
 	Insecure           []string      `env:"REGISTRY_INSECURE" doc:"hosts (host or host:port) reached over plain HTTP; loopback always is"`
 	Concurrency        int           `env:"CONCURRENCY" default:"8" doc:"releases that are deployed to one cluster at the same time"`
@@ -137,7 +138,7 @@ func deploy(ctx context.Context, b *step.Build, in In) (Out, error) {
 		return Out{Commit: repo.commit, Releases: []Release{}}, step.Nothing("no HelmRelease %s below %s", in.Select.text(), in.ConfigPath)
 	}
 	readCharts(repo, list)
-	c := circumstances{waves: in.Waves, build: cluster.BuildLabel(b.ID), now: time.Now(), longest: remaining(ctx)}
+	c := circumstances{waves: in.Waves, requireDecision: in.RequireDecision, build: cluster.BuildLabel(b.ID), now: time.Now(), longest: remaining(ctx)}
 	if c.inventory, err = readInventory(repo, in); err != nil {
 		return Out{Commit: repo.commit}, err
 	}

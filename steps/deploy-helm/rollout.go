@@ -215,7 +215,7 @@ func (r *rollout) replan(ctx context.Context, t *task) (done bool) {
 		return true
 	}
 	again, refusals := makePlan([]*wanted{t.release}, circumstances{
-		states: map[cluster.Key]cluster.State{t.release.key: state}, inventory: r.plan.inventory, decisions: r.plan.decisions, waves: r.plan.waves,
+		states: map[cluster.Key]cluster.State{t.release.key: state}, inventory: r.plan.inventory, decisions: r.plan.decisions, waves: r.plan.waves, requireDecision: r.plan.requireDecision,
 		build: r.plan.build, now: time.Now(), longest: r.plan.longest,
 	})
 	*t = *again[0]
