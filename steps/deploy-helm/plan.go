@@ -37,8 +37,8 @@ type circumstances struct {
 	build     string // BUILD_ID as it stands in a mark
 	// A version on an account, or behind a marker, is refused unless the gate decided on it.
 	requireDecision bool
-	now       time.Time
-	longest   time.Duration // a pending release without our mark is dead after this time
+	now             time.Time
+	longest         time.Duration // a pending release without our mark is dead after this time
 }
 
 // task is what the plan has for one release.
