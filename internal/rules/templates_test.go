@@ -40,7 +40,19 @@ type template struct {
 func templates(t *testing.T) []template {
 	t.Helper()
 	examples := filepath.Join(repoRoot(t), "examples")
-	files, err := filepath.Glob(filepath.Join(examples, "triggers", "*.yaml"))
+	list := triggered(t, examples, func(trigger *cloudbuild.Trigger) string {
+		return filepath.Join(examples, trigger.GitHub.Name, trigger.Filename)
+	})
+	if len(list) < 3 {
+		t.Fatalf("only %d triggers", len(list))
+	}
+	return list
+}
+
+// triggered reads the triggers below a folder, and the build file of each.
+func triggered(t *testing.T, folder string, buildFile func(*cloudbuild.Trigger) string) []template {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(folder, "triggers", "*.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,10 +66,7 @@ func templates(t *testing.T) []template {
 			t.Errorf("%s: %s", filepath.Base(f), w)
 		}
 		path := filepath.Join(trigger.GitHub.Name, trigger.Filename)
-		list = append(list, template{path, readFile(t, filepath.Join(examples, path)), trigger})
-	}
-	if len(list) < 3 {
-		t.Fatalf("only %d triggers", len(list))
+		list = append(list, template{path, readFile(t, buildFile(trigger)), trigger})
 	}
 	return list
 }
@@ -94,6 +103,27 @@ func TestTemplatesFitTheSteps(t *testing.T) {
 		if !used[step] {
 			t.Errorf("no template uses %s", step)
 		}
+	}
+}
+
+// The suite releases itself with its own steps: every step's image is tagged by each pipeline that tags.
+func TestTheSuitesOwnPipelinesFitTheSteps(t *testing.T) {
+	root := repoRoot(t)
+	list := triggered(t, filepath.Join(root, "cloudbuild"), func(trigger *cloudbuild.Trigger) string { return filepath.Join(root, trigger.Filename) })
+	if len(list) != 3 {
+		t.Fatalf("%d triggers", len(list))
+	}
+	for _, tt := range list {
+		t.Run(tt.path, func(t *testing.T) {
+			if err := tt.check(t, tt.text); err != nil {
+				t.Error(err)
+			}
+			for _, step := range steps(t) {
+				if strings.Contains(tt.text, "tag-image:") && !strings.Contains(tt.text, "IMAGE=$_STEPS/"+step) {
+					t.Errorf("the image of %s is not tagged", step)
+				}
+			}
+		})
 	}
 }
 
