@@ -55,9 +55,10 @@ cluster: prepare binaries ## Start a Kubernetes control plane on loopback and pr
 	@bin/rehearse cluster
 
 .PHONY: bench
-bench: ## Run the benchmarks: against git, svu, go-git and crane (into docs/benchmarks.md), then the packages' own
+bench: ## Run the benchmarks: against git, svu, go-git, crane and helm (into docs/benchmarks.md), then the packages' own
 	@go run ./internal/rehearsal/versionbench -out docs/benchmarks.md
 	@go run ./internal/rehearsal/tagbench -out docs/benchmarks.md
+	@go run ./internal/rehearsal/deploybench -out docs/benchmarks.md
 	@go test -run '^$$' -bench . -benchmem -count 6 ./internal/... ./steps/bump-config | tee bench.txt
 	@$(TOOL) benchstat bench.txt
 

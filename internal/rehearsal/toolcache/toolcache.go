@@ -3,11 +3,13 @@
 // The rehearsal runs on a real registry and a real Kubernetes API server. Their dependencies must not become those of the steps, so each
 // stands in a module of its own and is built with this machine's go command from the module proxy, which needs neither containers nor
 // downloads of binaries. Building the API server takes minutes, therefore the result is cached by the content of its sources. The
-// packages ociregistry and controlplane use it; so may a Makefile target that wants the waiting done before the tests.
+// packages ociregistry and controlplane use it, and what needs Helm's command line; so may a Makefile target that wants the waiting done
+// before the tests.
 package toolcache
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -30,6 +32,7 @@ const Module = "github.com/deepdesk/cloudbuild-steps"
 // tool is how one nested module is built.
 type tool struct {
 	what    string                              // what it is and how long the first build takes, for who has to wait
+	program string                              // import path of the package main, where it is not the module's root
 	ldflags func(module string) (string, error) // further linker flags, from the module's folder
 	links   []string                            // names under which a multi-call program is called
 }
@@ -41,6 +44,8 @@ var tools = map[string]tool{
 		links:   []string{"etcd", "kube-apiserver", "kube-controller-manager", "fake-kubelet"},
 	},
 	"registry": {what: "the OCI registry, about half a minute the first time"},
+	// Helm's own command line, which deploy-helm is measured against, and hands releases to and takes them from.
+	"helm": {what: "the helm command line, about two minutes the first time", program: "helm.sh/helm/v4/cmd/helm"},
 }
 
 // Tool returns the path of the program tools/NAME, after building it if no build of the same sources by the same Go version is cached. A
@@ -146,7 +151,7 @@ func (t tool) build(ctx context.Context, name, source string, args []string, out
 		return fmt.Errorf("looking for the go command, which builds it: %w", err)
 	}
 	var printed bytes.Buffer
-	cmd := exec.CommandContext(ctx, goCommand, append(args, "-o", output, ".")...)
+	cmd := exec.CommandContext(ctx, goCommand, append(args, "-o", output, cmp.Or(t.program, "."))...)
 	cmd.Dir = source
 	// A workspace, or a cross build in the caller's environment, must not leak into a program that runs here.
 	cmd.Env = append(os.Environ(), "GOWORK=off", "GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH)
