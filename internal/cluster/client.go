@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"strings"
 
 	"helm.sh/helm/v4/pkg/action"
 	"helm.sh/helm/v4/pkg/kube"
@@ -19,9 +20,12 @@ func (c *Cluster) configuration(s *store, namespace string, w *waiter) *action.C
 	inner := kube.New(g)
 	inner.Namespace = namespace
 	inner.SetLogger(slog.DiscardHandler)
+	s.claim = &claim{cluster: c, build: func(manifest string) (kube.ResourceList, error) {
+		return inner.Build(strings.NewReader(manifest), false)
+	}}
 	caps := c.caps
 	cfg.RESTClientGetter = g
-	cfg.KubeClient = client{Client: inner, cluster: c, waiter: w}
+	cfg.KubeClient = client{Client: inner, cluster: c, waiter: w, claim: s.claim}
 	cfg.Releases = storage.Init(s)
 	cfg.Releases.SetLogger(slog.DiscardHandler)
 	cfg.Capabilities = &caps
@@ -29,17 +33,26 @@ func (c *Cluster) configuration(s *store, namespace string, w *waiter) *action.C
 	return cfg
 }
 
-// client is Helm's client with the waiter replaced and three detours removed.
+// client is Helm's client with the waiter replaced, three detours removed, and the release's claim on its objects enforced.
 type client struct {
 	*kube.Client
 	cluster *Cluster
 	waiter  *waiter
+	claim   *claim
 }
 
 // Build implements kube.Interface without validation on this side, which costs two downloads of the OpenAPI documents for each release.
 // Server-side apply validates strictly on the server: an unknown field is refused there.
 func (c client) Build(r io.Reader, _ bool) (kube.ResourceList, error) {
 	return c.Client.Build(r, false)
+}
+
+// Update implements kube.Interface.
+func (c client) Update(originals, targets kube.ResourceList, options ...kube.ClientUpdateOption) (*kube.Result, error) {
+	if err := c.claim.after(); err != nil {
+		return &kube.Result{}, err
+	}
+	return c.Client.Update(originals, targets, options...)
 }
 
 // IsReachable implements kube.Interface. The cluster has answered in Open; each action would ask again.

@@ -23,7 +23,7 @@ var ErrNothingToReturnTo = errors.New("no earlier revision ever ran")
 type Release struct {
 	Key                            // where its records are, and its name
 	Namespace       string         // where its objects go
-	CreateNamespace bool           // create Namespace when it does not exist
+	CreateNamespace bool           // create Namespace at the first revision when it does not exist
 	Chart           *chart.Chart   // used up: Helm changes it, so that no two releases may share one
 	Values          map[string]any // used up, as the chart
 	MaxHistory      int            // revisions to keep; 0 keeps all
@@ -40,7 +40,8 @@ func (c *Cluster) Deploy(ctx context.Context, r Release, report func(string)) (r
 	if err := ctx.Err(); err != nil {
 		return 0, context.Cause(ctx)
 	}
-	if r.CreateNamespace {
+	isNew := r.Newest.Revision == 0 || r.Newest.Status == common.StatusUninstalled.String()
+	if r.CreateNamespace && isNew {
 		if err := c.createNamespace(ctx, r.Namespace); err != nil {
 			return 0, fmt.Errorf("creating namespace %s: %w", r.Namespace, c.explain(err))
 		}
@@ -50,7 +51,7 @@ func (c *Cluster) Deploy(ctx context.Context, r Release, report func(string)) (r
 	cfg := c.configuration(s, r.Namespace, w)
 	// A context that ends inside these calls makes Helm return while its goroutine goes on applying. The waiter is what ends instead.
 	calm := context.WithoutCancel(ctx)
-	if isNew := r.Newest.Revision == 0 || r.Newest.Status == common.StatusUninstalled.String(); isNew {
+	if isNew {
 		in := action.NewInstall(cfg)
 		in.ReleaseName, in.Namespace, in.Replace = r.Name, r.Namespace, r.Newest.Revision > 0
 		in.Timeout, in.WaitStrategy, in.WaitOptions, in.WaitForJobs = r.Timeout, kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, true

@@ -32,8 +32,10 @@ type store struct {
 	secrets   *fenced
 	after     int  // the newest revision when the action was planned; the action must write the next one
 	mark      Mark // goes onto the record that the action writes
+	claim     *claim
 
 	mu      sync.Mutex
+	foreign bool                          // the newest revision, or the deployed one, is somebody else's
 	written int                           // the revision that the action has written; 0: none yet
 	read    map[string]*releasev1.Release // by name and resource version of the Secret
 }
@@ -71,6 +73,9 @@ func (s *store) Create(key string, r release.Releaser) error {
 	}
 	maps.Copy(set, s.mark.labels(rel.Version))
 	rel.Labels = set
+	if err := s.claim.before(context.Background(), rel, s.manifests(), s.foreign); err != nil {
+		return err
+	}
 	err := s.Secrets.Create(key, rel)
 	if errors.Is(err, driver.ErrReleaseExists) {
 		return fmt.Errorf("revision %d was written by somebody else: %w", rel.Version, ErrMoved)
@@ -81,6 +86,17 @@ func (s *store) Create(key string, r release.Releaser) error {
 		s.mu.Unlock()
 	}
 	return err
+}
+
+// manifests are those of the revisions that were read in full.
+func (s *store) manifests() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []string
+	for _, rel := range s.read {
+		list = append(list, rel.Manifest)
+	}
+	return list
 }
 
 // Update implements driver.Updator.
@@ -145,6 +161,7 @@ func (s *store) Query(set map[string]string) ([]release.Releaser, error) {
 		if err != nil {
 			return nil, err
 		}
+		s.foreign = s.foreign || r.Mark == Mark{}
 		out = append(out, rel)
 	}
 	if len(out) == 0 {

@@ -43,7 +43,8 @@ and reason, in one file without scripts. Both are written when releases failed, 
 **Fields.** Supported are chart (a path in this repo, ` + "`GitRepository`" + ` source), values, releaseName, targetNamespace, storageNamespace, timeout, maxHistory,
 suspend and install.createNamespace; with ` + "`reconcileStrategy: Revision`" + ` the chart's version gets the commit as build metadata, as Flux does. interval,
 remediation retries and what Flux itself ignores have no effect here by design. Any other field that is set fails its release by name.
-As with Flux, objects that exist already are adopted and conflicts with other field managers are forced.
+As with Flux, objects that exist already are adopted and conflicts with other field managers are forced; an object that belongs to another Helm release is
+refused, which Flux would take. Releases change hands between this step, Flux and Helm's command line: docs/flux.md says how.
 
 ` + "```yaml" + `
 - id: deploy

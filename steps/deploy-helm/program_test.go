@@ -27,11 +27,12 @@ import (
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/controlplane"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/gitserver"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/googlecloud"
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/toolcache"
 	"github.com/deepdesk/cloudbuild-steps/internal/step/steptest"
 )
 
 func TestMain(m *testing.M) {
-	steptest.Main(m, map[string]func(){"deploy-helm": main, "look": look, "helmrelease": helmrelease, "decision": decision, "push": push, "cloudlog": cloudlog, "contexts": twoContexts})
+	steptest.Main(m, map[string]func(){"deploy-helm": main, "look": look, "helmrelease": helmrelease, "decision": decision, "push": push, "cloudlog": cloudlog, "contexts": twoContexts, "flux": flux, "owners": owners})
 }
 
 // TestScripts runs the real program against a real API server and a real Git server. One of each serves all scripts, so that each script
@@ -49,6 +50,10 @@ func TestScripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = git.Close() })
+	helm, err := toolcache.Tool(ctx, "helm", os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
 	example, err := filepath.Abs("../../examples/config")
 	if err != nil {
 		t.Fatal(err)
@@ -93,6 +98,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("REGION_EU", regionEU)
 			e.Setenv("REGION_US", regionUS)
 			e.Setenv("EXAMPLE", example)
+			e.Setenv("PATH", e.Getenv("PATH")+string(filepath.ListSeparator)+filepath.Dir(helm))
 			e.Setenv("CLUSTER", cluster.DeployerKubeconfig)
 			e.Setenv("VIEWER", cluster.ViewerKubeconfig)
 			e.Setenv("KUBECONFIG", cluster.DeployerKubeconfig)
