@@ -172,15 +172,29 @@ func (w *wanted) version() string {
 	return ""
 }
 
-// ownValues copies the values, since Helm changes what it gets.
+// ownValues copies the values, since Helm changes what it gets. Numbers keep their types: a template prints 1000000 for an int64, and 1e+06
+// for the same number as a float64.
 func (w *wanted) ownValues() map[string]any {
-	own := map[string]any{}
-	raw, err := json.Marshal(w.values)
-	if err == nil {
-		err = json.Unmarshal(raw, &own)
-	}
-	if err != nil || own == nil { // the digest was made of the same text
+	if w.values == nil {
 		return map[string]any{}
 	}
-	return own
+	return ownCopy(w.values).(map[string]any)
+}
+
+func ownCopy(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		own := make(map[string]any, len(v))
+		for name, member := range v {
+			own[name] = ownCopy(member)
+		}
+		return own
+	case []any:
+		own := make([]any, len(v))
+		for i, member := range v {
+			own[i] = ownCopy(member)
+		}
+		return own
+	}
+	return v
 }

@@ -40,7 +40,12 @@ to and stays as it is; the next run upgrades it. A release that was left pending
 **The report.** Progress and a table are in the log, and ` + "`deploy-helm.json`" + ` and ` + "`report.html`" + ` in the hand-over directory: account and service, version, state, time
 and reason, in one file without scripts. Both are written when releases failed, too; the page even when nothing could be begun.
 
-**Fields.** Supported are chart (a path in this repo, ` + "`GitRepository`" + ` source), values, releaseName, targetNamespace, storageNamespace, timeout, maxHistory,
+**Values.** As in Flux, ` + "`valuesFrom`" + ` (ConfigMaps and Secrets in the namespace of the HelmRelease, ` + "`valuesKey`, `targetPath`, `literal`, `optional`" + `) come before
+` + "`values`" + `. They are read from the cluster, each once in a run; a manifest in the config repo counts when it has been applied. They are part of the digest, so that
+a changed Secret deploys what uses it. What a Secret holds is not printed: where Helm or the server quote it in an error, it is concealed. values.image
+must not come from a Secret, since the gate judges it by name.
+
+**Fields.** Supported are chart (a path in this repo, ` + "`GitRepository`" + ` source), values, valuesFrom, releaseName, targetNamespace, storageNamespace, timeout, maxHistory,
 suspend and install.createNamespace; with ` + "`reconcileStrategy: Revision`" + ` the chart's version gets the commit as build metadata, as Flux does. interval,
 remediation retries and what Flux itself ignores have no effect here by design. Any other field that is set fails its release by name.
 As with Flux, objects that exist already are adopted and conflicts with other field managers are forced; an object that belongs to another Helm release is

@@ -29,6 +29,7 @@ const maxManifest = 4 << 20
 // wanted is one HelmRelease of the config repo: what should stand in the cluster.
 type wanted struct {
 	file            string
+	object          objectName  // of the HelmRelease itself
 	key             cluster.Key // namespace of the records and name of the Helm release
 	namespace       string      // where the objects go
 	account         string      // whose it is; "" for nobody's, such as staging
@@ -38,6 +39,8 @@ type wanted struct {
 	source          string // namespace/name of the GitRepository that holds the chart
 	addRevision     bool   // the chart's version gets the commit as build metadata
 	values          map[string]any
+	valuesFrom      []helmv2.ValuesReference
+	secrets         concealed // what valuesFrom found in Secrets
 	image           image
 	createNamespace bool
 	suspended       bool
@@ -46,6 +49,11 @@ type wanted struct {
 	chart           *chartFiles   // nil when it has a fault
 	fault           string        // why it cannot be deployed at all
 }
+
+// objectName names a HelmRelease, which may have another name than its Helm release.
+type objectName struct{ Namespace, Name string }
+
+func (n objectName) String() string { return n.Namespace + "/" + n.Name }
 
 // String names the release for people.
 func (w *wanted) String() string { return w.key.Namespace + "/" + w.key.Name }
@@ -160,8 +168,8 @@ func readRelease(file string, doc, raw []byte, accountLabel string) (*wanted, er
 		return nil, err
 	}
 	w := &wanted{
-		file: file, key: cluster.Key{Namespace: hr.Namespace, Name: shortName(hr.GetReleaseName())}, namespace: hr.Namespace,
-		account: hr.Labels[accountLabel], labels: hr.Labels, values: hr.GetValues(), suspended: hr.Spec.Suspend, maxHistory: 5,
+		file: file, object: objectName{hr.Namespace, hr.Name}, key: cluster.Key{Namespace: hr.Namespace, Name: shortName(hr.GetReleaseName())}, namespace: hr.Namespace,
+		account: hr.Labels[accountLabel], labels: hr.Labels, values: hr.GetValues(), valuesFrom: hr.Spec.ValuesFrom, suspended: hr.Spec.Suspend, maxHistory: 5,
 	}
 	if w.account == "" {
 		w.account = hr.Annotations[accountLabel]
@@ -211,6 +219,13 @@ func readRelease(file string, doc, raw []byte, accountLabel string) (*wanted, er
 			faults = append(faults, fmt.Sprintf("spec.chart.spec.chart %q is not a folder of the repository", spec.Chart))
 		}
 	}
+	for n, ref := range w.valuesFrom {
+		if ref.Kind != "ConfigMap" && ref.Kind != "Secret" {
+			faults = append(faults, fmt.Sprintf("spec.valuesFrom[%d].kind %q is not supported: want ConfigMap or Secret", n, ref.Kind))
+		} else if ref.Name == "" {
+			faults = append(faults, fmt.Sprintf("spec.valuesFrom[%d].name is missing", n))
+		}
+	}
 	w.fault = strings.Join(faults, "; ")
 	return w, nil
 }
@@ -236,6 +251,7 @@ var known = map[string]string{
 	"spec.timeout":                                  "",
 	"spec.maxHistory":                               "",
 	"spec.values":                                   "",
+	"spec.valuesFrom":                               "",
 	"spec.chart":                                    "{",
 	"spec.chart.metadata":                           "", // by design: of the HelmChart object in the cluster, which is not made
 	"spec.chart.spec":                               "{",

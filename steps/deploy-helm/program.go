@@ -147,6 +147,7 @@ func deploy(ctx context.Context, b *step.Build, in In) (Out, error) {
 			"%d of %d releases have no cluster: %s", len(homeless), len(list), strings.Join(homeless, "; "))
 	}
 	c.states = targets.states(list)
+	resolveValues(ctx, targets, repo, list)
 	if c.decisions, err = readDecisions(b, repo, in, released(list)); err != nil {
 		return Out{Commit: repo.commit}, err
 	}

@@ -32,7 +32,19 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	steptest.Main(m, map[string]func(){"deploy-helm": main, "look": look, "helmrelease": helmrelease, "decision": decision, "push": push, "cloudlog": cloudlog, "contexts": twoContexts, "flux": flux, "owners": owners})
+	steptest.Main(m, map[string]func(){
+		"deploy-helm": main,
+		"apply":       apply,
+		"cloudlog":    cloudlog,
+		"contexts":    twoContexts,
+		"decision":    decision,
+		"flux":        flux,
+		"helmrelease": helmrelease,
+		"look":        look,
+		"owners":      owners,
+		"push":        push,
+		"show":        show,
+	})
 }
 
 // TestScripts runs the real program against a real API server and a real Git server. One of each serves all scripts, so that each script

@@ -108,6 +108,7 @@ func (r *rollout) release(ctx, deploying context.Context, t *task) Release {
 	for n := 1; ; n++ {
 		line := t.line()
 		line.Revision, line.State, line.Reason = r.once(ctx, deploying, log, t, &line)
+		line.Reason = t.release.secrets.text(line.Reason)
 		line.Seconds = float64(time.Since(began).Round(10*time.Millisecond)) / float64(time.Second)
 		if line.State != moved || n == attempts {
 			if line.State == moved {
@@ -154,7 +155,7 @@ func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, t *task
 		rel.Timeout = r.timeout
 	}
 	log.Info("started", "from", line.From, "to", line.To, "chart", line.Chart)
-	report := func(text string) { log.Info("waiting", "for", text) }
+	report := func(text string) { log.Info("waiting", "for", w.secrets.text(text)) }
 	revision, err = on.Deploy(deploying, rel, report)
 	switch {
 	case err == nil:
@@ -164,7 +165,7 @@ func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, t *task
 	case errors.Is(err, cluster.ErrMoved) || !r.rollBack:
 		return revision, failed, err.Error()
 	}
-	log.Warn("failed, rolling back", "reason", err.Error())
+	log.Warn("failed, rolling back", "reason", w.secrets.text(err.Error()))
 	return r.goBack(ctx, on, rel, revision, err, report)
 }
 

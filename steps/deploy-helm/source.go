@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	k8syaml "sigs.k8s.io/yaml"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/github"
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
@@ -35,6 +38,29 @@ type source struct {
 func (s *source) has(name string) bool {
 	_, found := slices.BinarySearch(s.names, name)
 	return found
+}
+
+// manifest is the file that holds a certain object, "" when there is none. It is asked only for the sake of an error's text.
+func (s *source) manifest(kind, namespace, name string) string {
+	for _, file := range s.names {
+		if !isYAML(file) {
+			continue
+		}
+		text, err := s.read(file)
+		if err != nil || len(text) > maxManifest || !bytes.Contains(text, []byte(name)) {
+			continue
+		}
+		for doc := range bytes.SplitSeq(text, []byte("\n---")) {
+			var o struct {
+				Kind     string
+				Metadata struct{ Name, Namespace string }
+			}
+			if k8syaml.Unmarshal(doc, &o) == nil && o.Kind == kind && o.Metadata.Name == name && (o.Metadata.Namespace == namespace || o.Metadata.Namespace == "") {
+				return file
+			}
+		}
+	}
+	return ""
 }
 
 // openDir reads a local checkout. Nothing outside dir is reached, whatever links it holds.
