@@ -28,13 +28,14 @@ type Release struct {
 	Values          map[string]any // used up, as the chart
 	MaxHistory      int            // revisions to keep; 0 keeps all
 	Timeout         time.Duration  // of each wait: for a hook, for the objects
-	Patience        time.Duration  // how long a pod may stay without a node before that counts as a failure
+	Patience        time.Duration  // how long a pod may stay without a node, or may not be made, before that counts as a failure
+	LogLines        int            // of a container that is to blame for a failure, to read from its log; 0 reads none
 	Mark            Mark           // remembered with the revision
 	Newest          Record         // the newest revision when this was planned: the zero Record for none
 }
 
-// Deploy installs or upgrades a release and waits until its objects are ready, or until there is no hope or no time. It returns the
-// revision that it wrote, 0 when it failed before it changed anything. report is told what is being waited for; it may be called from
+// Deploy installs or upgrades a release and waits until its objects are ready, or until there is no hope or no time. Where a
+// container is to blame for an error, that is a [*Failure]. It returns the revision that it wrote, 0 when it failed before it changed anything. report is told what is being waited for; it may be called from
 // several goroutines. When ctx ends, the waiting ends, and the release is recorded as failed.
 func (c *Cluster) Deploy(ctx context.Context, r Release, report func(string)) (revision int, err error) {
 	if err := ctx.Err(); err != nil {
@@ -47,7 +48,7 @@ func (c *Cluster) Deploy(ctx context.Context, r Release, report func(string)) (r
 		}
 	}
 	s := c.store(r.Key, r.Newest.Revision, r.Mark)
-	w := &waiter{ctx: ctx, cluster: c, patience: r.Patience, report: report}
+	w := &waiter{ctx: ctx, cluster: c, patience: r.Patience, logLines: r.LogLines, report: report}
 	cfg := c.configuration(s, r.Namespace, w)
 	// A context that ends inside these calls makes Helm return while its goroutine goes on applying. The waiter is what ends instead.
 	calm := context.WithoutCancel(ctx)
@@ -67,7 +68,7 @@ func (c *Cluster) Deploy(ctx context.Context, r Release, report func(string)) (r
 		up.ResetValues = true // without values, Helm would take the old ones over
 		_, err = up.RunWithContext(calm, r.Name, r.Chart, r.Values)
 	}
-	return s.revision(), c.explainDeploy(err)
+	return s.revision(), w.withLog(c.explainDeploy(err))
 }
 
 // Rollback returns a release to the newest revision that ran before, and waits for it. It returns the revision that it returned to and
@@ -84,13 +85,13 @@ func (c *Cluster) Rollback(ctx context.Context, r Release, report func(string)) 
 	mark := to.Mark // what it is stays; who wrote it is this build
 	mark.Build, mark.Until = r.Mark.Build, r.Mark.Until
 	s := c.store(r.Key, state.Newest.Revision, mark)
-	w := &waiter{ctx: ctx, cluster: c, patience: r.Patience, report: report}
+	w := &waiter{ctx: ctx, cluster: c, patience: r.Patience, logLines: r.LogLines, report: report}
 	back := action.NewRollback(c.configuration(s, r.Namespace, w))
 	back.Version, back.MaxHistory = to.Revision, r.MaxHistory // Helm's own roll back on failure forgets the limit
 	back.Timeout, back.WaitStrategy, back.WaitOptions, back.WaitForJobs = r.Timeout, kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, true
 	back.ServerSideApply, back.ForceConflicts = "true", true
 	err = back.Run(r.Name)
-	return to, s.revision(), c.explainDeploy(err)
+	return to, s.revision(), w.withLog(c.explainDeploy(err))
 }
 
 // Recover marks a pending revision, whose writer is dead, as failed, so that the release can be deployed again. It writes nothing when the

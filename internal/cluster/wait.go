@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,8 +34,12 @@ type waiter struct {
 	// Helm's interface has no room for a context. It ends all waiting; the deadline of each wait comes on top.
 	ctx      context.Context
 	cluster  *Cluster
-	patience time.Duration // see trouble
+	patience time.Duration // how long nothing may be seen to happen to a pod that no node takes, or that may not be made
+	logLines int           // of a container that is to blame, to keep
 	report   func(string)  // told what is being waited for, whenever that changes
+
+	mu  sync.Mutex
+	log Failure // what the container to blame has written
 }
 
 // Wait implements kube.Waiter.
@@ -68,59 +73,6 @@ func (w *waiter) within(timeout time.Duration) (context.Context, context.CancelF
 	return context.WithTimeoutCause(w.ctx, timeout, fmt.Errorf("not ready within %s", timeout))
 }
 
-// judge says from one state of an object whether it is there: status.CurrentStatus, FailedStatus or another, and why.
-type judge func(*unstructured.Unstructured) (status.Status, string)
-
-// ready follows kstatus, the rules that Flux and Helm use. A paused Deployment is not waited for, as in Helm.
-func ready(o *unstructured.Unstructured) (status.Status, string) {
-	if paused, _, _ := unstructured.NestedBool(o.Object, "spec", "paused"); paused && o.GetKind() == "Deployment" {
-		return status.CurrentStatus, "paused"
-	}
-	s, err := status.Compute(o)
-	if err != nil {
-		return status.UnknownStatus, err.Error()
-	}
-	return s.Status, s.Message
-}
-
-func readyOrComplete(o *unstructured.Unstructured) (status.Status, string) {
-	if o.GetKind() == "Job" {
-		return complete(o)
-	}
-	return ready(o)
-}
-
-func complete(o *unstructured.Unstructured) (status.Status, string) {
-	switch o.GetKind() {
-	case "Job":
-		conditions, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")
-		for _, c := range conditions {
-			c, _ := c.(map[string]any)
-			if c["status"] != "True" {
-				continue
-			}
-			switch c["type"] {
-			case "Complete":
-				return status.CurrentStatus, "complete"
-			case "Failed":
-				return status.FailedStatus, fmt.Sprintf("%v: %v", c["reason"], c["message"])
-			}
-		}
-		return status.InProgressStatus, "not complete"
-	case "Pod":
-		switch phase, _, _ := unstructured.NestedString(o.Object, "status", "phase"); phase {
-		case "Succeeded":
-			return status.CurrentStatus, "succeeded"
-		case "Failed":
-			message, _, _ := unstructured.NestedString(o.Object, "status", "message")
-			return status.FailedStatus, "the pod failed: " + message
-		default:
-			return status.InProgressStatus, "phase " + phase
-		}
-	}
-	return status.CurrentStatus, ""
-}
-
 // all waits for several objects side by side: the pods of the second must not fail unseen while the first is waited for.
 func (w *waiter) all(list kube.ResourceList, timeout time.Duration, j judge) error {
 	ctx, cancel := w.within(timeout)
@@ -151,6 +103,7 @@ func (w *waiter) all(list kube.ResourceList, timeout time.Duration, j judge) err
 
 // one waits for one object. A watch may end at any time without a reason; it is then opened again.
 func (w *waiter) one(ctx context.Context, info *resource.Info, applied *unstructured.Unstructured, j judge) error {
+	v := &view{owner: applied}
 	last := "" // what is still missing, for progress and for the error at the deadline
 	tell := func(text string) {
 		if text != last {
@@ -159,7 +112,12 @@ func (w *waiter) one(ctx context.Context, info *resource.Info, applied *unstruct
 		}
 	}
 	for {
-		done, err := w.follow(ctx, info, applied, j, tell)
+		done, err := w.follow(ctx, info, applied, v, j, tell)
+		if err == nil && ctx.Err() != nil {
+			for _, p := range v.waiting {
+				w.keepLog(p, troubleOf(p, time.Now(), w.patience))
+			}
+		}
 		switch {
 		case done:
 			return nil
@@ -179,7 +137,7 @@ func (w *waiter) one(ctx context.Context, info *resource.Info, applied *unstruct
 
 // follow watches the object, and its pods where it has any, until it is ready (true), until there is no hope (an error), or until the
 // watch ends (neither).
-func (w *waiter) follow(ctx context.Context, info *resource.Info, applied *unstructured.Unstructured, j judge, tell func(string)) (bool, error) {
+func (w *waiter) follow(ctx context.Context, info *resource.Info, applied *unstructured.Unstructured, v *view, j judge, tell func(string)) (bool, error) {
 	objects, err := w.client(info).Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", info.Name).String()})
 	if err != nil {
 		return false, w.refused("watching "+describe(info), err)
@@ -194,10 +152,10 @@ func (w *waiter) follow(ctx context.Context, info *resource.Info, applied *unstr
 		defer p.Stop()
 		pods = p.ResultChan()
 	}
-	v := &view{owner: applied, waiting: map[string]*corev1.Pod{}, newest: map[string]bool{}}
+	v.waiting, v.newest = map[string]*corev1.Pod{}, map[string]bool{}
 	for {
 		var again <-chan time.Time
-		if len(v.waiting) > 0 {
+		if len(v.waiting) > 0 || !v.refusedSince.IsZero() {
 			again = time.After(retryPause)
 		}
 		select {
@@ -218,10 +176,10 @@ func (w *waiter) follow(ctx context.Context, info *resource.Info, applied *unstr
 			case status.CurrentStatus:
 				return true, nil
 			case status.FailedStatus:
-				return false, fmt.Errorf("%s: %s", describe(info), message)
+				return false, fmt.Errorf("%s: %s%s", describe(info), message, w.blame(ctx, info, v))
 			default:
-				if len(v.waiting) == 0 {
-					tell(fmt.Sprintf("%s: %s", describe(info), message))
+				if err := w.lookAtOwner(ctx, info, v, message, tell); err != nil {
+					return false, err
 				}
 			}
 		case e, open := <-pods:
@@ -240,6 +198,9 @@ func (w *waiter) follow(ctx context.Context, info *resource.Info, applied *unstr
 				return false, err
 			}
 		case <-again:
+			if err := w.pending(info, v, tell); err != nil {
+				return false, err
+			}
 			for _, p := range v.waiting {
 				if err := w.look(ctx, v, p, tell); err != nil {
 					return false, err
@@ -251,26 +212,100 @@ func (w *waiter) follow(ctx context.Context, info *resource.Info, applied *unstr
 
 // view is what is known of one object that is waited for.
 type view struct {
-	owner   *unstructured.Unstructured // its latest state
-	waiting map[string]*corev1.Pod     // pods in trouble that is not final yet
-	newest  map[string]bool            // whether a ReplicaSet is the owner's newest one
+	owner        *unstructured.Unstructured // its latest state
+	waiting      map[string]*corev1.Pod     // pods in trouble that is not final yet
+	newest       map[string]bool            // whether a ReplicaSet is the owner's newest one
+	refusedSince time.Time                  // since when it may make no pods, by our own clock; zero when it may
+}
+
+// lookAtOwner judges an object that is not there yet: it may be a pod itself, and it may be refused pods.
+func (w *waiter) lookAtOwner(ctx context.Context, info *resource.Info, v *view, message string, tell func(string)) error {
+	if p := asPod(v.owner); p != nil {
+		delete(v.waiting, p.Name)
+		if err := w.look(ctx, v, p, tell); err != nil {
+			return err
+		}
+	}
+	switch refused := noPods(v.owner) != ""; {
+	case !refused:
+		v.refusedSince = time.Time{}
+	case v.refusedSince.IsZero():
+		v.refusedSince = time.Now()
+	}
+	if len(v.waiting) == 0 && v.refusedSince.IsZero() {
+		tell(fmt.Sprintf("%s: %s", describe(info), message))
+	}
+	return w.pending(info, v, tell)
+}
+
+// pending gives an error when the object has been refused pods for too long. Not at once: a quota has room again when a pod of the revision
+// before has gone.
+func (w *waiter) pending(info *resource.Info, v *view, tell func(string)) error {
+	if v.refusedSince.IsZero() {
+		return nil
+	}
+	text := fmt.Sprintf("%s gets no pods: %s", describe(info), noPods(v.owner))
+	if time.Since(v.refusedSince) >= w.patience {
+		return errors.New(text)
+	}
+	tell(text)
+	return nil
 }
 
 // look judges one pod, and gives an error when it is of the revision that is waited for and will not become ready.
 func (w *waiter) look(ctx context.Context, v *view, p *corev1.Pod, tell func(string)) error {
-	text, final := trouble(p, time.Now(), w.patience)
-	if text == "" {
+	t := troubleOf(p, time.Now(), w.patience)
+	if t.text == "" {
 		return nil
 	}
 	if ours, err := w.isOfNewestRevision(ctx, v, p); err != nil || !ours {
 		return nil //nolint:nilerr // an old pod may be as broken as it likes: it is being replaced, perhaps for that very reason
 	}
-	if final {
-		return errors.New(text)
+	if t.final && (!t.crash || v.owner.GetKind() != "Job") { // a Job's own limits say how often it is tried
+		w.keepLog(p, t)
+		return errors.New(t.text)
 	}
 	v.waiting[p.Name] = p
-	tell(text)
+	tell(t.text)
 	return nil
+}
+
+// blame looks for the pod that an object failed for, keeps its log, and names it. The event of the pod may be under way still when the one of
+// its owner is here, so the pods are asked for.
+func (w *waiter) blame(ctx context.Context, info *resource.Info, v *view) string {
+	var pods []corev1.Pod
+	if p := asPod(v.owner); p != nil {
+		pods = append(pods, *p)
+	} else if selector := podSelector(v.owner); selector != "" {
+		list, err := w.cluster.core.CoreV1().Pods(info.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+		if err != nil {
+			return "" // what failed is known; this would only have been more of it
+		}
+		pods = list.Items
+	}
+	slices.SortFunc(pods, func(a, b corev1.Pod) int { return b.CreationTimestamp.Compare(a.CreationTimestamp.Time) }) // a Job's last attempt
+	for i := range pods {
+		p := &pods[i]
+		t := troubleOf(p, time.Now(), w.patience)
+		if t.text == "" {
+			continue
+		}
+		if ours, err := w.isOfNewestRevision(ctx, v, p); err != nil || !ours {
+			continue
+		}
+		w.keepLog(p, t)
+		return "; " + t.text
+	}
+	return ""
+}
+
+// asPod returns the object when it is a pod itself, nil otherwise.
+func asPod(o *unstructured.Unstructured) *corev1.Pod {
+	var p corev1.Pod
+	if o.GetKind() != "Pod" || o.GetAPIVersion() != "v1" || runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &p) != nil {
+		return nil
+	}
+	return &p
 }
 
 // refused tells an answer that will not change from a hiccup, which is no error here: the watch is opened again.

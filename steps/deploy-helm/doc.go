@@ -4,7 +4,7 @@ package main
 const doc = `The step reads the newest commit of the config repo in memory and finds its HelmReleases (` + "`helm.toolkit.fluxcd.io/v2`" + `). Each is compared with
 what the cluster remembers of it: a digest of chart, values and target, kept as a label of Helm's own release record. What has not changed
 is left alone, without rendering anything. The rest is packaged from the chart in the repo, installed or upgraded with the Helm SDK, and
-watched until it is ready; a pod that cannot become ready is named at once, with container, reason and message.
+watched until it is ready; a pod that cannot become ready is named at once, with container, reason, message and the last lines of its log.
 
 **Order.** Staging (HelmReleases without an account) and UAT accounts come first, production accounts when all of those are healthy. Within a wave
 CONCURRENCY releases are deployed side by side. A wave in which one fails is finished; later waves do not begin.
@@ -36,6 +36,15 @@ condition that it has not changed since it was read.
 **Failures.** With ON_FAILURE=rollback a release that did not become ready returns to the revision that ran before. A first revision has nothing to return
 to and stays as it is; the next run upgrades it. A release that was left pending by a killed build is recovered: at once by the same build
 (BUILD_ID), by others when its writer cannot be running any more; as long as it may be, the release is left alone and reported.
+
+**Ready.** Objects are waited for by kstatus' rules, as Flux and Helm do: workloads until their pods are ready, Jobs and hooks until they are complete, custom
+resources until a condition ` + "`Ready`" + ` is True and ` + "`status.observedGeneration`" + ` is the newest; one without conditions is ready when it exists. A custom resource whose status
+kstatus cannot read does not hang until the timeout: it is ready when its controller has seen this generation and no condition Stalled, Reconciling or Ready
+says otherwise. ` + "`healthCheckExprs`" + ` are not supported and reported by name. Named at once: an image that cannot be pulled, a crash, a failed hook or Job, a
+failed init container, a progress deadline that has passed; after UNSCHEDULABLE_AFTER a pod that no node takes or that a quota refuses. For a Job its own
+` + "`backoffLimit`" + ` says how many crashes are one too many. The last LOG_LINES lines (at most 4 KB) of the container to blame, after a crash of the
+run before, are in the log and in the report. **They are the application's words and may hold its secrets**; LOG_LINES=0 leaves them out. Reading them needs
+` + "`get`" + ` on pods/log; without it they are missing, with a warning.
 
 **The report.** Progress and a table are in the log, and ` + "`deploy-helm.json`" + ` and ` + "`report.html`" + ` in the hand-over directory: account and service, version, state, time
 and reason, in one file without scripts. Both are written when releases failed, too; the page even when nothing could be begun.

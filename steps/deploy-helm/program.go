@@ -34,7 +34,8 @@ type In struct {
 	Concurrency        int           `env:"CONCURRENCY" default:"8" doc:"releases that are deployed to one cluster at the same time"`
 	Waves              []string      `env:"WAVES" default:"uat,production" doc:"which accounts, in this order; a wave begins when the one before is healthy; what has no account (staging) goes with the first"`
 	WaitTimeout        time.Duration `env:"WAIT_TIMEOUT" default:"5m" doc:"how long a release may take to become ready, unless its spec.timeout says otherwise"`
-	UnschedulableAfter time.Duration `env:"UNSCHEDULABLE_AFTER" default:"1m" doc:"how long a pod may stay without a node (an autoscaler may be adding one) before the release counts as failed"`
+	UnschedulableAfter time.Duration `env:"UNSCHEDULABLE_AFTER" default:"1m" doc:"how long a pod may stay without a node (an autoscaler may be adding one), or a quota may refuse it, before the release counts as failed"`
+	LogLines           int           `env:"LOG_LINES" default:"10" doc:"how many of the last lines of a failing container's log are shown and reported; they may hold what the application prints of its secrets; 0: none"`
 	OnFailure          string        `env:"ON_FAILURE" default:"rollback" oneof:"rollback,leave" doc:"what to do with a release that did not become ready"`
 }
 
@@ -49,6 +50,9 @@ func (in In) Check(f *step.Faults) {
 	in.checkTarget(f)
 	if in.Concurrency < 1 || in.Concurrency > 64 {
 		f.Add("CONCURRENCY", "%d is not a number from 1 to 64", in.Concurrency)
+	}
+	if in.LogLines < 0 || in.LogLines > 100 {
+		f.Add("LOG_LINES", "%d is not a number from 0 to 100", in.LogLines)
 	}
 	for name, d := range map[string]time.Duration{"WAIT_TIMEOUT": in.WaitTimeout, "UNSCHEDULABLE_AFTER": in.UnschedulableAfter} {
 		if d <= 0 {
@@ -76,25 +80,26 @@ type Out struct {
 	Failed    int       `json:"failed" env:"FAILED" doc:"number of releases that failed, rolled back or not"`
 	Skipped   int       `json:"skipped" env:"SKIPPED" doc:"number of releases that were not to be touched"`
 	Report    string    `json:"report" doc:"name of the HTML report beside this file; empty when it was not written"`
-	Releases  []Release `json:"releases" doc:"account, region, cluster, namespace, name, chart, from, to, revision, state (deployed, unchanged, failed, rolled-back, skipped), seconds, reason"`
+	Releases  []Release `json:"releases" doc:"account, region, cluster, namespace, name, chart, from, to, revision, state (deployed, unchanged, failed, rolled-back, skipped), seconds, reason, log (the last lines of the container to blame)"`
 }
 
 // Release is one line of the report.
 type Release struct {
-	Account   string  `json:"account"`
-	Region    string  `json:"region"`  // of the account, from the inventory
-	Cluster   string  `json:"cluster"` // where it runs; "" where the current context of a kubeconfig says
-	Namespace string  `json:"namespace"`
-	Name      string  `json:"name"`
-	Chart     string  `json:"chart"`
-	From      string  `json:"from"` // image tag, or chart version where there is no image
-	To        string  `json:"to"`
-	Revision  int     `json:"revision"` // Helm's, after this run
-	State     string  `json:"state"`
-	Seconds   float64 `json:"seconds"`
-	Reason    string  `json:"reason"`
-	channel   string  // staging, uat or production
-	lost      bool    // it failed because other writers were faster, again and again
+	Account   string   `json:"account"`
+	Region    string   `json:"region"`  // of the account, from the inventory
+	Cluster   string   `json:"cluster"` // where it runs; "" where the current context of a kubeconfig says
+	Namespace string   `json:"namespace"`
+	Name      string   `json:"name"`
+	Chart     string   `json:"chart"`
+	From      string   `json:"from"` // image tag, or chart version where there is no image
+	To        string   `json:"to"`
+	Revision  int      `json:"revision"` // Helm's, after this run
+	State     string   `json:"state"`
+	Seconds   float64  `json:"seconds"`
+	Reason    string   `json:"reason"`
+	Log       []string `json:"log,omitempty"` // the last lines of the container that is to blame
+	channel   string   // staging, uat or production
+	lost      bool     // it failed because other writers were faster, again and again
 }
 
 // Result is the count of the states.
@@ -164,7 +169,7 @@ func deploy(ctx context.Context, b *step.Build, in In) (Out, error) {
 	}
 	r := &rollout{
 		clusters: targets.clusters(), log: b.Log, repo: repo, plan: c, concurrency: in.Concurrency, timeout: in.WaitTimeout,
-		patience: in.UnschedulableAfter, rollBack: in.OnFailure == "rollback", tip: repo.tip,
+		patience: in.UnschedulableAfter, logLines: in.LogLines, rollBack: in.OnFailure == "rollback", tip: repo.tip,
 		mark: cluster.Mark{Build: b.ID, Commit: repo.commit, Committed: repo.committed, Until: time.Now().Add(remaining(ctx) + time.Minute)},
 	}
 	return finish(b, repo, r.run(ctx, tasks))

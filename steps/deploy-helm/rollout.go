@@ -21,6 +21,7 @@ type rollout struct {
 	concurrency int
 	timeout     time.Duration // of a release that does not say
 	patience    time.Duration
+	logLines    int
 	rollBack    bool
 	// tip asks for the commit that the branch of the config repo is at now; nil when the source has no branch.
 	tip func(context.Context) (string, error)
@@ -148,7 +149,7 @@ func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, t *task
 	line.Chart = made.Name() + "-" + made.Metadata.Version
 	rel := cluster.Release{
 		Key: w.key, Namespace: w.namespace, CreateNamespace: w.createNamespace, Chart: made, Values: w.ownValues(), MaxHistory: w.maxHistory,
-		Timeout: w.timeout, Patience: r.patience, Mark: r.mark, Newest: t.newest,
+		Timeout: w.timeout, Patience: r.patience, LogLines: r.logLines, Mark: r.mark, Newest: t.newest,
 	}
 	rel.Mark.Digest, rel.Mark.Version = t.digest, w.version()
 	if rel.Timeout == 0 {
@@ -157,6 +158,7 @@ func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, t *task
 	log.Info("started", "from", line.From, "to", line.To, "chart", line.Chart)
 	report := func(text string) { log.Info("waiting", "for", w.secrets.text(text)) }
 	revision, err = on.Deploy(deploying, rel, report)
+	line.Log = tellLog(log, err)
 	switch {
 	case err == nil:
 		return revision, deployed, ""

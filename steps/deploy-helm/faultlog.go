@@ -1,0 +1,28 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+
+	"github.com/deepdesk/cloudbuild-steps/internal/cluster"
+)
+
+// tellLog puts the last lines of the container that is to blame for a failure into the log, and returns them for the report. They come from
+// the application, which may print secrets; LOG_LINES=0 leaves them out.
+func tellLog(log *slog.Logger, err error) []string {
+	f, ok := errors.AsType[*cluster.Failure](err)
+	switch {
+	case !ok:
+		return nil
+	case f.Why != "":
+		log.Warn("no log of "+f.Of, "reason", f.Why)
+	case len(f.Log) == 0:
+		log.Info(f.Of + " has written nothing")
+	default:
+		log.Info("the last lines of " + f.Of + ":")
+		for _, line := range f.Log {
+			log.Info("| " + line)
+		}
+	}
+	return f.Log
+}
