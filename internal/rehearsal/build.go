@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -25,6 +27,7 @@ type BuildRecord struct {
 	ID       string
 	Trigger  *cloudbuild.Trigger
 	Event    cloudbuild.Event
+	Given    map[string]string // substitutions that were named when it was started by hand
 	Started  time.Time
 	Finished time.Time
 	Steps    []StepRecord
@@ -50,7 +53,11 @@ func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds())
 
 // run is Cloud Build's part: it checks the commit out, fills the build file in, and runs its steps.
 func (w *World) run(ctx context.Context, r *BuildRecord) {
-	w.say("build %s: %s of %s %s", r.ID, r.Trigger.Name, r.Event.Ref, short(r.Event.Commit))
+	given := ""
+	for _, k := range slices.Sorted(maps.Keys(r.Given)) {
+		given += " " + k + "=" + r.Given[k]
+	}
+	w.say("build %s: %s of %s %s%s", r.ID, r.Trigger.Name, r.Event.Ref, short(r.Event.Commit), given)
 	r.Err = w.tryRun(ctx, r)
 	for _, s := range r.Steps {
 		w.say("  %s  %-8s %6s  %s %s", r.ID, s.ID, s.Duration(), s.Status, s.Result)
@@ -76,6 +83,9 @@ func (b *BuildRecord) lastStep() StepRecord {
 	return StepRecord{}
 }
 
+// maxRefusal bounds what a scene tells of a refusal, in bytes; the build's log has all of it.
+const maxRefusal = 180
+
 // refusal is what the step that refused said, from the build's log.
 func (b *BuildRecord) refusal() string {
 	log, err := os.ReadFile(b.Log)
@@ -84,7 +94,10 @@ func (b *BuildRecord) refusal() string {
 	}
 	for line := range strings.Lines(string(log)) {
 		if _, text, ok := strings.Cut(line, ": error: "); ok {
-			return strings.TrimSpace(text)
+			if text = strings.TrimSpace(text); len(text) > maxRefusal {
+				text = strings.ToValidUTF8(text[:maxRefusal], "") + "…"
+			}
+			return text
 		}
 	}
 	return "it did not say why"
@@ -109,9 +122,14 @@ func (w *World) tryRun(ctx context.Context, r *BuildRecord) error {
 		ProjectID: "example-cloud", ProjectNumber: "1", Location: "europe-west1", BuildID: r.ID,
 		ServiceAccountEmail: builder, TriggerName: r.Trigger.Name, ConfigPath: r.Trigger.Filename, Event: r.Event,
 	}
-	build, err = build.Substitute(cloudbuild.ModeTrigger, cloudbuild.Values{BuiltIn: about.BuiltIns(), Given: r.Trigger.Substitutions})
+	given := maps.Clone(r.Trigger.Substitutions)
+	maps.Copy(given, r.Given)
+	build, err = build.Substitute(cloudbuild.ModeTrigger, cloudbuild.Values{BuiltIn: about.BuiltIns(), Given: given})
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.Trigger.Filename, err)
+	}
+	if w.cluster == nil { // nothing can be deployed
+		build.Steps = slices.DeleteFunc(build.Steps, func(s cloudbuild.Step) bool { return strings.HasPrefix(path.Base(s.Name), "deploy-helm:") })
 	}
 	programs, err := w.programs(home)
 	if err != nil {
@@ -122,9 +140,9 @@ func (w *World) tryRun(ctx context.Context, r *BuildRecord) error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	var surroundings map[string]string
+	surroundings := map[string]string{"ARTIFACT_REGISTRY_ENDPOINT": w.registry.Endpoint}
 	if w.cloud != nil {
-		surroundings = w.cloud.Env()
+		maps.Copy(surroundings, w.cloud.Env())
 	}
 	result, err := runner.Run(ctx, runner.Options{
 		Surroundings: surroundings, Build: build, Workspace: workspace, Programs: programs, Path: os.Getenv("PATH"),

@@ -155,8 +155,11 @@ func (w *World) pushFirstImage(ctx context.Context, tree string, tags ...string)
 	return hash.String(), err
 }
 
+// imagePath is the service's repository, below the registry's host.
+const imagePath = "example-cloud/services/backend"
+
 // image is the service's repository in this world's registry.
-func (w *World) image() string { return w.registry.Host + "/example-cloud/services/backend" }
+func (w *World) image() string { return w.registry.Host + "/" + imagePath }
 
 // loadTriggers reads the trigger files that users import. Without a cluster, what deploys is left out.
 func (w *World) loadTriggers() error {
@@ -178,7 +181,7 @@ func (w *World) loadTriggers() error {
 		for k, v := range t.Substitutions {
 			t.Substitutions[k] = w.local.Replace(v)
 		}
-		if w.cluster == nil && t.GitHub.Owner+"/"+t.GitHub.Name == configRepo {
+		if w.cluster == nil && t.Filename == ".cloudbuild/deploy.yaml" {
 			continue
 		}
 		w.triggers = append(w.triggers, t)

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/deepdesk/cloudbuild-steps/internal/cloudbuild"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/githubapi"
 )
 
@@ -89,20 +88,13 @@ func TestAHotfixIsMergedBack(t *testing.T) {
 	}
 
 	// Once a week Cloud Scheduler runs the manual trigger, which builds main.
-	i := slices.IndexFunc(w.triggers, (*cloudbuild.Trigger).Manual)
-	if i < 0 {
-		t.Fatal("no manual trigger")
-	}
-	weekly := w.triggers[i]
-	weekly.Substitutions["_GITHUB_API"] = api.URL
 	week := func() *BuildRecord {
 		t.Helper()
 		since := w.Builds()
-		tip := git("ls-remote", "origin", "refs/heads/main")
-		w.mu.Lock()
-		w.startBuild(weekly, cloudbuild.Event{Repo: serviceRepo, Kind: cloudbuild.PushBranch, Ref: "main", Commit: strings.Fields(tip)[0]})
-		w.mu.Unlock()
-		return settled(since, weekly.Name)
+		if err := w.byHand(t.Context(), "backend-merge-back", map[string]string{"_GITHUB_API": api.URL}); err != nil {
+			t.Fatal(err)
+		}
+		return settled(since, "backend-merge-back")
 	}
 	says(week(), "opened a pull request")
 	says(week(), "a pull request is open already")

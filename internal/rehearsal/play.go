@@ -20,10 +20,11 @@ type Scene struct {
 	Expect  string        // what must come of it
 	Took    time.Duration // from the push to the last pod that is ready
 	Again   bool          // whether builds only run a second time: nobody pushed
-	Refused bool          // whether it is to be refused
+	Refused []string      // triggers whose builds are to be refused; all others are to succeed
 	Builds  []*BuildRecord
-	Rows    []Row // what every account runs afterwards
-	Commits int   // on the config repo's main branch
+	Rows    []Row    // what every account runs afterwards
+	Commits int      // on the config repo's main branch
+	Holds   []string // versions that are held back, by whom, and why
 }
 
 // Report is the whole play.
@@ -33,8 +34,9 @@ type Report struct {
 }
 
 // Play plays the workflow: a commit reaches staging, a release candidate reaches the UAT accounts, the final release reaches all with the
-// digest that staging tested; a second run of the builds changes nothing, and the candidate's is refused now. Each scene is checked as it ends; the report holds the
-// scenes so far even when there is an error.
+// digest that staging tested; a second run of the builds changes nothing, and the candidate's is refused now. Then the release turns out to
+// be bad, and goes the full circle of [player.wayBack]. Each scene is checked as it ends; the report holds the scenes so far even when there
+// is an error.
 func Play(ctx context.Context, options Options) (_ *Report, err error) {
 	report := &Report{Cluster: options.Cluster}
 	title(options.Log, "A company that runs v1.0.0 everywhere")
@@ -44,15 +46,27 @@ func Play(ctx context.Context, options Options) (_ *Report, err error) {
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
 	p := player{w: w, report: report}
-	if err := p.scene(ctx, Scene{Event: "the company is founded", Expect: "staging and all accounts run v1.0.0"}, 0, nil, p.founded); err != nil {
-		return report, err
+	for _, s := range append(p.wayForward(ctx), p.wayBack(ctx)...) {
+		if err := p.scene(ctx, s); err != nil {
+			return report, err
+		}
 	}
+	return report, nil
+}
+
+// act is a scene before it is played.
+type act struct {
+	Scene
+	play  func() error // what happens; nil when it has happened already
+	check func(before, after []Row) error
+}
+
+// wayForward is the part in which everything goes well.
+func (p *player) wayForward(ctx context.Context) []act {
+	w, report := p.w, p.report
 	var commit string
-	scenes := []struct {
-		Scene
-		act   func() error
-		check func(before, after []Row) error
-	}{
+	return []act{
+		{Scene{Event: "the company is founded", Expect: "staging and all accounts run v1.0.0"}, nil, p.founded},
 		{Scene{Event: "push to main", Expect: "staging runs main-<commit>-<time>, no account does"}, func() (err error) {
 			commit, err = w.Commit(ctx, "feat: greet politely", politely)
 			return err
@@ -61,17 +75,11 @@ func Play(ctx context.Context, options Options) (_ *Report, err error) {
 			func(before, after []Row) error { return p.released(before, after, "v1.1.0-rc.1", "uat") }},
 		{Scene{Event: "release v1.1.0", Expect: "all accounts run the digest that staging tested"}, func() error { return w.Release(ctx, "v1.1.0") },
 			func(before, after []Row) error { return p.released(before, after, "v1.1.0", "uat", "production") }},
-		{Scene{Event: "every trigger's last build runs again", Expect: "nothing changes", Again: true}, func() error { return w.again(ctx, w.lastOfEach()...) }, p.unchanged},
-		{Scene{Event: "the candidate's build runs again", Expect: "it is refused, since v1.1.0 is newer, and nothing changes", Again: true, Refused: true}, func() error {
-			return w.again(ctx, report.Scenes[2].Builds[0])
-		}, p.unchanged},
+		{Scene{Event: "every trigger's last build runs again", Expect: "nothing changes", Again: true},
+			func() error { return w.again(ctx, w.lastOfEach()...) }, p.unchanged},
+		{Scene{Event: "the candidate's build runs again", Expect: "it is refused, since v1.1.0 is newer, and nothing changes", Again: true, Refused: []string{"backend-release"}},
+			func() error { return w.again(ctx, report.Scenes[2].Builds[0]) }, p.unchanged},
 	}
-	for _, s := range scenes {
-		if err := p.scene(ctx, s.Scene, w.Builds(), s.act, s.check); err != nil {
-			return report, err
-		}
-	}
-	return report, nil
 }
 
 // politely is the change that the developer makes.
@@ -94,11 +102,13 @@ type player struct {
 }
 
 // scene plays one event, waits until all that it starts is done, and checks what every account runs.
-func (p *player) scene(ctx context.Context, s Scene, since int, act func() error, check func(before, after []Row) error) error {
+func (p *player) scene(ctx context.Context, a act) error {
+	s := a.Scene
 	title(p.w.options.Log, s.Event)
-	start := time.Now()
-	if act != nil {
-		if err := act(); err != nil {
+	start, since := time.Now(), 0
+	if a.play != nil {
+		since = p.w.Builds()
+		if err := a.play(); err != nil {
 			return fmt.Errorf("%s: %w", s.Event, err)
 		}
 	}
@@ -116,12 +126,15 @@ func (p *player) scene(ctx context.Context, s Scene, since int, act func() error
 	if s.Commits, err = p.w.commits(ctx); err != nil {
 		return err
 	}
+	if s.Holds, err = p.w.holds(ctx); err != nil {
+		return err
+	}
 	var before []Row
 	if n := len(p.report.Scenes); n > 0 {
 		before = p.report.Scenes[n-1].Rows
 	}
 	p.report.Scenes = append(p.report.Scenes, s)
-	if err := check(before, s.Rows); err != nil {
+	if err := a.check(before, s.Rows); err != nil {
 		return fmt.Errorf("%s: expected that %s: %w", s.Event, s.Expect, err)
 	}
 	p.w.say("so it is: %s", s.Expect)
@@ -130,14 +143,16 @@ func (p *player) scene(ctx context.Context, s Scene, since int, act func() error
 
 // ended fails when a build of the scene did, or when what was to be refused was not: by the last step that ran, on purpose.
 func (s *Scene) ended() error {
-	if len(s.Builds) == 0 && s.Refused {
-		return errors.New("no build was started")
+	for _, name := range s.Refused {
+		if !slices.ContainsFunc(s.Builds, func(b *BuildRecord) bool { return b.Trigger.Name == name }) {
+			return fmt.Errorf("no build of trigger %s was started", name)
+		}
 	}
 	for _, b := range s.Builds {
-		switch last := b.lastStep(); {
-		case s.Refused && last.Status != "refused":
+		switch refuse := slices.Contains(s.Refused, b.Trigger.Name); {
+		case refuse && b.lastStep().Status != "refused":
 			return fmt.Errorf("build %s was not refused: %w", b.ID, b.Err)
-		case !s.Refused && b.Err != nil:
+		case !refuse && b.Err != nil:
 			return fmt.Errorf("build %s of trigger %s: %w", b.ID, b.Trigger.Name, b.Err)
 		}
 	}

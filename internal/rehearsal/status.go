@@ -55,29 +55,44 @@ func (w *World) Rows(ctx context.Context) ([]Row, error) {
 	return rows, nil
 }
 
+// podList is what is read of the Kubernetes API's pods.
+type podList struct {
+	Items []pod `json:"items"`
+}
+
+type pod struct {
+	Metadata struct {
+		DeletionTimestamp string `json:"deletionTimestamp"`
+	} `json:"metadata"`
+	Spec struct {
+		Containers []struct {
+			Image string `json:"image"`
+		} `json:"containers"`
+	} `json:"spec"`
+	Status struct {
+		ContainerStatuses []struct {
+			Ready bool `json:"ready"`
+		} `json:"containerStatuses"`
+	} `json:"status"`
+}
+
+// has reports whether a container of the pod has the image with a digest.
+func (p pod) has(digest string) bool {
+	for _, c := range p.Spec.Containers {
+		if strings.HasSuffix(c.Image, "@"+digest) {
+			return true
+		}
+	}
+	return false
+}
+
 // readPods asks the Kubernetes API, not our own records.
 func (w *World) readPods(ctx context.Context, row *Row) error {
 	namespace := row.Account
 	if row.Channel != "staging" {
 		namespace = "account-" + row.Account
 	}
-	var pods struct {
-		Items []struct {
-			Metadata struct {
-				DeletionTimestamp string `json:"deletionTimestamp"`
-			} `json:"metadata"`
-			Spec struct {
-				Containers []struct {
-					Image string `json:"image"`
-				} `json:"containers"`
-			} `json:"spec"`
-			Status struct {
-				ContainerStatuses []struct {
-					Ready bool `json:"ready"`
-				} `json:"containerStatuses"`
-			} `json:"status"`
-		} `json:"items"`
-	}
+	var pods podList
 	if err := w.cluster.Get(ctx, "/api/v1/namespaces/"+namespace+"/pods?labelSelector=app%3Dbackend", &pods); err != nil {
 		return err
 	}

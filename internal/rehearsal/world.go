@@ -2,9 +2,11 @@
 // machine, in which the example repositories are released exactly as they would be in the cloud. `make rehearse` plays the whole workflow
 // in it, and so does the end-to-end test.
 //
-// Real here: Git over HTTP, the registry, the Kubernetes API server and its controllers, the steps' programs, the build and trigger files
-// that users copy. Not real: Cloud Build (internal/rehearsal/runner runs its files as processes), the Docker builder
-// (internal/rehearsal/dockerbuilder), Google's metadata server and its API for clusters (internal/rehearsal/googlecloud), and the cluster's node, which runs nothing and reports what the pods ask for.
+// Real here: Git over HTTP, the registry and its garbage collector, the Kubernetes API server and its controllers, the steps' programs, the
+// build and trigger files that users copy. Not real: Cloud Build (internal/rehearsal/runner runs its files as processes), the Docker builder
+// (internal/rehearsal/dockerbuilder), Artifact Registry's API and rules in front of the registry (internal/rehearsal/artifactregistry),
+// Google's metadata server and its API for clusters (internal/rehearsal/googlecloud), and the cluster's node, which runs nothing and reports
+// what the pods ask for.
 package rehearsal
 
 import (
@@ -23,10 +25,10 @@ import (
 	"time"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/cloudbuild"
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/artifactregistry"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/controlplane"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/gitserver"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/googlecloud"
-	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/ociregistry"
 )
 
 // The names that the examples use and that this world replaces, in the copies that it makes, by its own servers; the cluster keeps its name,
@@ -52,7 +54,7 @@ type Options struct {
 type World struct {
 	options  Options
 	git      *gitserver.Server
-	registry *ociregistry.Registry
+	registry *artifactregistry.Server
 	cluster  *controlplane.Cluster
 	cloud    *googlecloud.Server // says where the cluster is, and lets builds in; nil without a cluster
 	local    *strings.Replacer   // the examples' names to this world's
@@ -83,7 +85,7 @@ func Start(ctx context.Context, options Options) (_ *World, err error) {
 	if w.git, err = gitserver.Start(filepath.Join(options.Dir, "git"), gitserver.Options{Token: w.token, OnPush: w.pushed}); err != nil {
 		return nil, err
 	}
-	if w.registry, err = ociregistry.Start(ctx, ociregistry.Options{Log: io.Discard}); err != nil {
+	if w.registry, err = artifactregistry.Start(ctx); err != nil {
 		return nil, err
 	}
 	if options.Cluster {
@@ -154,16 +156,16 @@ func (w *World) pushed(p gitserver.Push) {
 		}
 		for _, t := range w.triggers {
 			if t.Matches(e) {
-				w.startBuild(t, e)
+				w.startBuild(t, e, nil)
 			}
 		}
 	}
 	w.changed.Broadcast()
 }
 
-// startBuild runs a build in the background. The caller holds the lock.
-func (w *World) startBuild(t *cloudbuild.Trigger, e cloudbuild.Event) {
-	r := &BuildRecord{ID: fmt.Sprintf("rehearsal-%03d", len(w.builds)+1), Trigger: t, Event: e, Started: time.Now()}
+// startBuild runs a build in the background, with substitutions in place of the trigger's. The caller holds the lock.
+func (w *World) startBuild(t *cloudbuild.Trigger, e cloudbuild.Event, given map[string]string) {
+	r := &BuildRecord{ID: fmt.Sprintf("rehearsal-%03d", len(w.builds)+1), Trigger: t, Event: e, Given: given, Started: time.Now()}
 	w.builds = append(w.builds, r)
 	w.running++
 	go func() {
@@ -232,12 +234,31 @@ func (w *World) Builds() int {
 func (w *World) again(ctx context.Context, builds ...*BuildRecord) error {
 	for _, b := range builds {
 		w.mu.Lock()
-		w.startBuild(b.Trigger, b.Event)
+		w.startBuild(b.Trigger, b.Event, b.Given)
 		w.mu.Unlock()
 		if _, err := w.Settle(ctx, 0); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// byHand runs a manual trigger, as `gcloud builds triggers run NAME --substitutions=…` does, and Cloud Scheduler every night.
+func (w *World) byHand(ctx context.Context, name string, given map[string]string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := slices.IndexFunc(w.triggers, func(t *cloudbuild.Trigger) bool { return t.Name == name && t.Manual() })
+	if i < 0 {
+		return fmt.Errorf("examples/triggers has no manual trigger %s", name)
+	}
+	t := w.triggers[i]
+	repo := t.GitHub.Owner + "/" + t.GitHub.Name
+	commit, err := w.runGit(ctx, w.git.Dir(repo), "rev-parse", "--verify", t.SourceToBuild.Ref)
+	if err != nil {
+		return err
+	}
+	branch := strings.TrimPrefix(t.SourceToBuild.Ref, "refs/heads/")
+	w.startBuild(t, cloudbuild.Event{Repo: repo, Kind: cloudbuild.PushBranch, Ref: branch, Commit: commit}, given)
 	return nil
 }
 

@@ -201,8 +201,8 @@ func (s *Server) present(ctx context.Context, image, digest string) bool {
 	return err == nil
 }
 
-// tags reads what each tag of an image is on, from the registry.
-func (s *Server) tags(ctx context.Context, image string) map[string]string {
+// Tags reads what each tag of an image (PROJECT/REPOSITORY/IMAGE) is on, from the registry.
+func (s *Server) Tags(ctx context.Context, image string) map[string]string {
 	on := map[string]string{}
 	repo, err := name.NewRepository(s.backend()+"/"+image, name.Insecure)
 	if err != nil {
@@ -302,7 +302,7 @@ func (s *Server) allowed(w http.ResponseWriter, r *http.Request, image, referenc
 			return false
 		}
 		r.Body = io.NopCloser(bytes.NewReader(raw))
-		if _, used := s.tags(r.Context(), image)[reference]; used {
+		if _, used := s.Tags(r.Context(), image)[reference]; used {
 			return refuse(http.StatusForbidden, "DENIED", "The repository has enabled tag immutability. The tag "+reference+" is in use.")
 		}
 	case r.Method == http.MethodDelete && !isDigest && immutable:
@@ -317,8 +317,8 @@ func (s *Server) allowed(w http.ResponseWriter, r *http.Request, image, referenc
 
 // bound says why a digest cannot be deleted.
 func (s *Server) bound(ctx context.Context, image, digest string) (code, message string) {
-	for _, tag := range slices.Sorted(maps.Keys(s.tags(ctx, image))) {
-		if s.tags(ctx, image)[tag] == digest {
+	for _, tag := range slices.Sorted(maps.Keys(s.Tags(ctx, image))) {
+		if s.Tags(ctx, image)[tag] == digest {
 			return "GOOGLE_MANIFEST_DANGLING_TAG", fmt.Sprintf("Manifest is still referenced by tag: %s", tag)
 		}
 	}
@@ -467,7 +467,7 @@ func wildcard(text string) *regexp.Regexp {
 }
 
 func (s *Server) listTags(w http.ResponseWriter, r *http.Request, parent, image string) {
-	on := s.tags(r.Context(), image)
+	on := s.Tags(r.Context(), image)
 	if len(on) == 0 && len(s.Versions(r.Context(), image)) == 0 {
 		notFound(w)
 		return
@@ -499,7 +499,7 @@ func (s *Server) describe(r *http.Request, parent, image, digest string) map[str
 	if r.URL.Query().Get("view") == "FULL" {
 		out["metadata"] = map[string]any{"mediaType": v.mediaType}
 		var related []map[string]any
-		for tag, on := range s.tags(r.Context(), image) {
+		for tag, on := range s.Tags(r.Context(), image) {
 			if on == digest && len(related) < 100 {
 				related = append(related, map[string]any{"name": parent + "/tags/" + tag, "version": out["name"]})
 			}
@@ -510,7 +510,7 @@ func (s *Server) describe(r *http.Request, parent, image, digest string) map[str
 }
 
 func (s *Server) tag(w http.ResponseWriter, r *http.Request, parent, image, tag string) {
-	digest, found := s.tags(r.Context(), image)[tag]
+	digest, found := s.Tags(r.Context(), image)[tag]
 	s.mu.Lock()
 	immutable := s.immutable
 	s.mu.Unlock()
@@ -583,7 +583,7 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request, resource, id str
 		answer(w, http.StatusOK, map[string]any{"name": resource})
 		return
 	}
-	for tag, on := range s.tags(r.Context(), d.image) { // force, or a tag that came meanwhile
+	for tag, on := range s.Tags(r.Context(), d.image) { // force, or a tag that came meanwhile
 		if on == d.digest {
 			_ = s.remove(r.Context(), d.image, tag) // the digest takes it along
 		}
