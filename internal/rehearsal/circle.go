@@ -26,7 +26,8 @@ func (p *player) wayBack(ctx context.Context) []act {
 		{Scene{Event: "v1.1.0 is rolled back, by hand", Expect: "staging and all accounts are on v1.0.0 again, no pod of v1.1.0 is left, and its tag is gone"},
 			rollBack(), func(_, after []Row) error { return p.rolledBack(ctx, after) }},
 		{Scene{Event: "automation runs twice: main, the release, a scan", Expect: "the hold keeps v1.1.0 back, and nothing changes", Again: true,
-			Refused: []string{"backend-main", "backend-release"}}, func() error { return p.automation(ctx, 2) }, p.unchanged},
+			Refused: []string{"backend-main", "backend-release"}}, func() error { return p.automation(ctx, 2) },
+			func(before, after []Row) error { return errors.Join(p.tags(ctx, ""), p.unchanged(before, after)) }},
 		{Scene{Event: "v1.1.0 is deleted, by hand, and the registry collects its garbage", Expect: "the image is gone from the registry, and nothing changes", Again: true},
 			func() error {
 				if err := rollBack("_FORCE_DIGEST")(); err != nil {
@@ -92,10 +93,18 @@ func (p *player) rolledBack(ctx context.Context, after []Row) error {
 		return fmt.Errorf("the holds are %q", scene.Holds)
 	}
 	p.w.say("held: %s", scene.Holds[0])
-	if on := p.w.registry.Tags(ctx, imagePath); on["v1.1.0"] != "" || on["v1.1.0-rc.1"] != p.bad() {
-		return fmt.Errorf("the tags of the registry are on %v", on)
+	if err := p.tags(ctx, ""); err != nil {
+		return err
 	}
 	return p.w.gone(ctx, p.bad())
+}
+
+// tags fails unless the release's tag is on a digest, or on nothing, and the candidate's on the image as before.
+func (p *player) tags(ctx context.Context, released string) error {
+	if on := p.w.registry.Tags(ctx, imagePath); on["v1.1.0"] != released || on["v1.1.0-rc.1"] != p.bad() {
+		return fmt.Errorf("the tags of the registry are on %v", on)
+	}
+	return nil
 }
 
 func (p *player) deleted(ctx context.Context) error {
@@ -116,10 +125,7 @@ func (p *player) restored(ctx context.Context, before, after []Row) error {
 	if len(scene.Holds) > 0 {
 		return fmt.Errorf("the holds are %q", scene.Holds)
 	}
-	if on := p.w.registry.Tags(ctx, imagePath); on["v1.1.0"] != p.bad() || on["v1.1.0-rc.1"] != p.bad() {
-		return fmt.Errorf("the tags of the registry are on %v", on)
-	}
-	return nil
+	return p.tags(ctx, p.bad())
 }
 
 // holds reads the held versions of the config repo, for people.

@@ -33,13 +33,14 @@ func rehearse(t *testing.T, cluster bool) {
 		t.Fatalf("%v\n%s", err, log.String())
 	}
 	// Play checks its own scenes; this table is written from the workflow, account by account, to check Play as well.
+	all := func(version string) map[string]string {
+		return map[string]string{"staging": "main", "orchid": version, "willow": version, "maple": version, "cedar": version, "birch": version}
+	}
+	candidate := all("v1.0.0")
+	candidate["orchid"], candidate["willow"] = "v1.1.0-rc.1", "v1.1.0-rc.1"
 	want := []map[string]string{
-		{"staging": "main", "orchid": "v1.0.0", "willow": "v1.0.0", "maple": "v1.0.0", "cedar": "v1.0.0", "birch": "v1.0.0"},
-		{"staging": "main", "orchid": "v1.0.0", "willow": "v1.0.0", "maple": "v1.0.0", "cedar": "v1.0.0", "birch": "v1.0.0"},
-		{"staging": "main", "orchid": "v1.1.0-rc.1", "willow": "v1.1.0-rc.1", "maple": "v1.0.0", "cedar": "v1.0.0", "birch": "v1.0.0"},
-		{"staging": "main", "orchid": "v1.1.0", "willow": "v1.1.0", "maple": "v1.1.0", "cedar": "v1.1.0", "birch": "v1.1.0"},
-		{"staging": "main", "orchid": "v1.1.0", "willow": "v1.1.0", "maple": "v1.1.0", "cedar": "v1.1.0", "birch": "v1.1.0"},
-		{"staging": "main", "orchid": "v1.1.0", "willow": "v1.1.0", "maple": "v1.1.0", "cedar": "v1.1.0", "birch": "v1.1.0"},
+		all("v1.0.0"), all("v1.0.0"), candidate, all("v1.1.0"), all("v1.1.0"), all("v1.1.0"), // founding, main, candidate, release, twice again
+		all("v1.0.0"), all("v1.0.0"), all("v1.0.0"), all("v1.0.0"), all("v1.1.0"), // rolled back, automation, deleted, restored, released again
 	}
 	if len(report.Scenes) != len(want) {
 		t.Fatalf("%d scenes, want %d", len(report.Scenes), len(want))
@@ -67,15 +68,29 @@ func rehearse(t *testing.T, cluster bool) {
 			t.Errorf("%s runs %s, staging tested %s", r.Account, r.Digest, staged[0].Digest)
 		}
 	}
-	// Founding, then one commit each for staging, the candidate and the release; the second run of everything adds none.
-	for i, n := range []int{1, 2, 3, 4, 4, 4} {
+	// The roll back reaches staging, too: its build is the same image.
+	for i, digests := range map[int][]Row{6: first, 7: first, 8: first, 9: first, 10: final} {
+		for j, r := range report.Scenes[i].Rows {
+			if r.Digest != digests[j].Digest {
+				t.Errorf("%s: %s runs %s, want %s", report.Scenes[i].Event, r.Account, r.Digest, digests[j].Digest)
+			}
+		}
+	}
+	for i, scene := range report.Scenes {
+		if held := i >= 6 && i <= 8; held != (len(scene.Holds) == 1) || held && !strings.Contains(scene.Holds[0], "backend v1.1.0 is held by") {
+			t.Errorf("%s: the holds are %q", scene.Event, scene.Holds)
+		}
+	}
+	// Founding, then one commit each for staging, the candidate, the release, the roll back and the restoring; in the end staging and the release
+	// again. What runs a second time adds none.
+	for i, n := range []int{1, 2, 3, 4, 4, 4, 5, 5, 5, 6, 8} {
 		if report.Scenes[i].Commits != n {
 			t.Errorf("%s: the config repo has %d commits, want %d", report.Scenes[i].Event, report.Scenes[i].Commits, n)
 		}
 	}
-	if cluster { // production was upgraded once, UAT twice; a second run adds no revision
-		for _, r := range report.Scenes[5].Rows {
-			if n := map[string]int{"staging": 2, "uat": 3, "production": 2}[r.Channel]; r.Revision != n {
+	if cluster { // each went from version to version; a second run adds no revision
+		for _, r := range report.Scenes[10].Rows {
+			if n := map[string]int{"staging": 4, "uat": 5, "production": 4}[r.Channel]; r.Revision != n {
 				t.Errorf("%s is at revision %d, want %d", r.Account, r.Revision, n)
 			}
 		}
@@ -85,8 +100,8 @@ func rehearse(t *testing.T, cluster bool) {
 		t.Errorf("%d builds ran again", n)
 	}
 	html, err := report.HTML()
-	if err != nil || !strings.Contains(string(html), "v1.1.0-rc.1") {
-		t.Errorf("the page does not tell of the candidate (%v)", err)
+	if err != nil || !strings.Contains(string(html), "v1.1.0-rc.1") || !strings.Contains(string(html), "backend v1.1.0 is held by") {
+		t.Errorf("the page does not tell of the candidate, or of the hold (%v)", err)
 	}
 	if text := report.Text(); strings.Count(text, "v1.1.0") < 5 || strings.Contains(log.String()+text+string(html), "rehearsal-token") {
 		t.Errorf("the table is short of accounts, or the token is printed:\n%s", text)

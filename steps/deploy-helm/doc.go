@@ -35,7 +35,8 @@ condition that it has not changed since it was read.
 
 **Failures.** With ON_FAILURE=rollback a release that did not become ready returns to the revision that ran before. A first revision has nothing to return
 to and stays as it is; the next run upgrades it. A release that was left pending by a killed build is recovered: at once by the same build
-(BUILD_ID), by others when its writer cannot be running any more; as long as it may be, the release is left alone and reported.
+(BUILD_ID), by others when its writer cannot be running any more. As long as it may be, others wait for it, up to the time that the release may
+take to become ready, and then decide anew: the second of two builds that meet finds its work done, or deploys what is newer.
 
 **Ready.** Objects are waited for by kstatus' rules, as Flux and Helm do: workloads until their pods are ready, Jobs and hooks until they are complete, custom
 resources until a condition ` + "`Ready`" + ` is True and ` + "`status.observedGeneration`" + ` is the newest; one without conditions is ready when it exists. A custom resource whose status

@@ -53,6 +53,8 @@ type task struct {
 	newest  cluster.Record
 	from    string
 	rescue  string // why the pending revision may be marked as failed first; "" when there is none
+	// occupied says that another build is deploying the release, and that a run may wait for it: the state is what it is until then.
+	occupied bool
 }
 
 // makePlan decides for each release, in this order: what cannot be deployed at all, what is left alone, what the gate forbids, what somebody
@@ -94,7 +96,7 @@ func makePlan(list []*wanted, c circumstances) (tasks []*task, refusals []string
 		case t.newest.Pending():
 			var live string
 			if t.rescue, live = c.judgePending(t.newest); live != "" {
-				t.state, t.reason = failed, live
+				t.state, t.reason, t.occupied = failed, live, !t.newest.Mark.Until.IsZero()
 			}
 		}
 	}

@@ -43,11 +43,12 @@ func (r *rollout) run(ctx context.Context, tasks []*task) []Release {
 			if t.wave != wave {
 				continue
 			}
-			if t.state == "" && broken != "" {
+			if (t.state == "" || t.occupied) && broken != "" {
 				t.skip("not begun: " + broken)
+				t.occupied = false
 			}
 			report[i] = t.line()
-			if t.state == "" {
+			if t.state == "" || t.occupied {
 				ready[t.release.cluster] = append(ready[t.release.cluster], i)
 			}
 		}
@@ -107,6 +108,12 @@ func (r *rollout) release(ctx, deploying context.Context, t *task) Release {
 	began := time.Now()
 	log := r.log.With("release", t.release.String())
 	for n := 1; ; n++ {
+		if !r.vacant(deploying, log, t) {
+			line := t.line()
+			line.Seconds = float64(time.Since(began).Round(10*time.Millisecond)) / float64(time.Second)
+			r.say(log, line)
+			return line
+		}
 		line := t.line()
 		line.Revision, line.State, line.Reason = r.once(ctx, deploying, log, t, &line)
 		line.Reason = t.release.secrets.text(line.Reason)
@@ -225,7 +232,7 @@ func (r *rollout) replan(ctx context.Context, t *task) (done bool) {
 	if len(refusals) > 0 {
 		t.state, t.reason = failed, refusals[0]
 	}
-	return t.state != ""
+	return t.state != "" && !t.occupied
 }
 
 func (r *rollout) say(log *slog.Logger, line Release) {

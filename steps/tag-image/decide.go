@@ -31,6 +31,17 @@ func (e *conflictError) Error() string {
 		e.repository, e.first, e.firstDigest, e.second, e.secondDigest)
 }
 
+// rolledBackError says that a tag was deleted, from the very image that is to have it again. A build that runs a second time must not undo a
+// roll back: where Flux follows the tags of the registry, the tag alone would.
+type rolledBackError struct {
+	repository string
+	stone      registry.Tombstone
+}
+
+func (e *rolledBackError) Error() string {
+	return fmt.Sprintf("%s: %v; only restore-version puts its tag on again", e.repository, e.stone)
+}
+
 // decide compares what is under the tags with the image that was asked for. All tags of one call end up on one image: a tag that is kept
 // makes its image that one.
 func decide(repository string, tags []string, keeps func(tag string) bool, looks map[string]registry.Look, asked registry.Image) (plan, error) {
@@ -45,6 +56,8 @@ func decide(repository string, tags []string, keeps func(tag string) bool, looks
 		switch {
 		case !have.Exists && !have.Free(p.image.Digest):
 			return plan{}, &registry.DeletedError{Repository: repository, Tombstone: have.Stone, Want: p.image.Digest}
+		case !have.Exists && have.Deleted:
+			return plan{}, &rolledBackError{repository, have.Stone}
 		case !have.Exists:
 			p.tags = append(p.tags, Tagged{tag, registry.Created})
 		case have.Digest == p.image.Digest:

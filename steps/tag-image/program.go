@@ -113,7 +113,8 @@ is handed over in place of the new one. On a release it puts the release's tag o
 nothing is built again.
 
 A tag never moves: nodes cache images by tag. Every part of a file is compared with its digest before the first byte is sent, and the tag
-is written last. A tag that was deleted is remembered (a tombstone under ` + "`deleted-<tag>`" + `): it may come back for its own digest only.
+is written last. A tag that was deleted is remembered (a tombstone under ` + "`deleted-<tag>`" + `): it is refused for every image, so that a build
+that runs again does not undo a roll back. Only restore-version brings it back, on the image that had it.
 Tags that are expected to move (` + "`latest`, `v1`" + `) are refused.
 
 No registry compares before it sets a tag. Without CONFIG_REPO two builds that write one tag at the same moment notice that when they read
@@ -215,6 +216,9 @@ func explain(err error) error {
 	}
 	if e, ok := errors.AsType[*registry.DeletedError](err); ok {
 		return step.Refuse("a tag is never used twice: release the next version, or restore the image that had this one", "%w", e)
+	}
+	if errors.As(err, new(*rolledBackError)) {
+		return step.Refuse("run restore-version, which brings the same image back and lifts its hold; or release the next version", "%w", err)
 	}
 	if errors.As(err, new(*registry.ImmutableError)) {
 		return step.Refuse("release the next version: the registry keeps this one's tag from being written", "%w", err)
