@@ -7,7 +7,9 @@ is left alone, without rendering anything. The rest is packaged from the chart i
 watched until it is ready; a pod that cannot become ready is named at once, with container, reason, message and the last lines of its log.
 
 **Order.** Staging (HelmReleases without an account) and UAT accounts come first, production accounts when all of those are healthy. Within a wave
-CONCURRENCY releases are deployed side by side. A wave in which one fails is finished; later waves do not begin.
+CONCURRENCY releases are deployed side by side. A wave in which one fails is finished; later waves do not begin. A release begins when what its ` + "`dependsOn`" + `
+names is ready, and is skipped when that failed; a dependency that this run does not deploy (SELECT, WAVES, suspended, held by the gate) must be healthy in the
+cluster: its newest revision deployed. Circles, missing dependencies and ones of a later wave are faults of the release.
 
 **The cluster.** GKE_CLUSTER is found through the container API, with the credentials of the build's service account; neither gcloud nor a kubeconfig is
 needed. The service account needs ` + "`roles/container.developer`" + ` in the cluster's project (container.clusters.get to find the cluster, container.clusters.connect
@@ -55,7 +57,7 @@ and reason, in one file without scripts. Both are written when releases failed, 
 a changed Secret deploys what uses it. What a Secret holds is not printed: where Helm or the server quote it in an error, it is concealed. values.image
 must not come from a Secret, since the gate judges it by name.
 
-**Fields.** Supported are chart (a path in this repo, ` + "`GitRepository`" + ` source), values, valuesFrom, releaseName, targetNamespace, storageNamespace, timeout, maxHistory,
+**Fields.** Supported are chart (a path in this repo, ` + "`GitRepository`" + ` source), values, valuesFrom, dependsOn, releaseName, targetNamespace, storageNamespace, timeout, maxHistory,
 suspend and install.createNamespace; with ` + "`reconcileStrategy: Revision`" + ` the chart's version gets the commit as build metadata, as Flux does. interval,
 remediation retries and what Flux itself ignores have no effect here by design. Any other field that is set fails its release by name.
 As with Flux, objects that exist already are adopted and conflicts with other field managers are forced; an object that belongs to another Helm release is

@@ -8,9 +8,10 @@ import (
 )
 
 // tellLog puts the last lines of the container that is to blame for a failure into the log, and returns them for the report. They come from
-// the application, which may print secrets; LOG_LINES=0 leaves them out.
-func tellLog(log *slog.Logger, err error) []string {
+// the application, which may print secrets; LOG_LINES=0 leaves them out, and what the release's values have from Secrets is concealed.
+func tellLog(log *slog.Logger, err error, secrets concealed) []string {
 	f, ok := errors.AsType[*cluster.Failure](err)
+	var lines []string
 	switch {
 	case !ok:
 		return nil
@@ -21,8 +22,9 @@ func tellLog(log *slog.Logger, err error) []string {
 	default:
 		log.Info("the last lines of " + f.Of + ":")
 		for _, line := range f.Log {
-			log.Info("| " + line)
+			lines = append(lines, secrets.text(line))
+			log.Info("| " + secrets.text(line))
 		}
 	}
-	return f.Log
+	return lines
 }

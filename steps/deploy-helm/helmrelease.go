@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -41,6 +42,8 @@ type wanted struct {
 	values          map[string]any
 	valuesFrom      []helmv2.ValuesReference
 	secrets         concealed // what valuesFrom found in Secrets
+	dependsOn       []objectName
+	needs           []*wanted // the releases that dependsOn names
 	image           image
 	createNamespace bool
 	suspended       bool
@@ -108,6 +111,7 @@ func readReleases(repo *source, folder, accountLabel string) ([]*wanted, error) 
 		w.checkOverlay(overlays)
 		w.checkSource(repos, repo.url)
 	}
+	findDependencies(list)
 	slices.SortFunc(list, func(a, b *wanted) int { return strings.Compare(a.String(), b.String()) })
 	return list, nil
 }
@@ -219,6 +223,12 @@ func readRelease(file string, doc, raw []byte, accountLabel string) (*wanted, er
 			faults = append(faults, fmt.Sprintf("spec.chart.spec.chart %q is not a folder of the repository", spec.Chart))
 		}
 	}
+	for n, ref := range hr.Spec.DependsOn {
+		if ref.ReadyExpr != "" {
+			faults = append(faults, fmt.Sprintf("spec.dependsOn[%d].readyExpr is not supported", n))
+		}
+		w.dependsOn = append(w.dependsOn, objectName{cmp.Or(ref.Namespace, hr.Namespace), ref.Name})
+	}
 	for n, ref := range w.valuesFrom {
 		if ref.Kind != "ConfigMap" && ref.Kind != "Secret" {
 			faults = append(faults, fmt.Sprintf("spec.valuesFrom[%d].kind %q is not supported: want ConfigMap or Secret", n, ref.Kind))
@@ -252,6 +262,7 @@ var known = map[string]string{
 	"spec.maxHistory":                               "",
 	"spec.values":                                   "",
 	"spec.valuesFrom":                               "",
+	"spec.dependsOn":                                "",
 	"spec.chart":                                    "{",
 	"spec.chart.metadata":                           "", // by design: of the HelmChart object in the cluster, which is not made
 	"spec.chart.spec":                               "{",

@@ -121,7 +121,7 @@ func TestNamesAndNamespacesFollowFlux(t *testing.T) {
 func TestAFieldThatIsNotSupportedIsReportedByItsName(t *testing.T) {
 	for _, tt := range []struct{ name, lines, want string }{
 		{"values from something else", "  valuesFrom: [{kind: ConfigMap, name: x}, {kind: Bucket, name: x}]\n", `spec.valuesFrom[1].kind "Bucket" is not supported`},
-		{"dependencies", "  dependsOn: [{name: db}]\n", "spec.dependsOn is not supported"},
+		{"a dependency's own words for ready", "  dependsOn: [{name: db, readyExpr: 'true'}]\n", "spec.dependsOn[0].readyExpr is not supported"},
 		{"post renderers", "  postRenderers: [{kustomize: {images: [{name: a, newName: b}]}}]\n", "spec.postRenderers is not supported"},
 		{"another cluster", "  kubeConfig: {secretRef: {name: x}}\n", "spec.kubeConfig is not supported"},
 		{"impersonation", "  serviceAccountName: x\n", "spec.serviceAccountName is not supported"},

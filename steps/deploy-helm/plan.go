@@ -52,7 +52,9 @@ type task struct {
 	digest  string
 	newest  cluster.Record
 	from    string
-	rescue  string // why the pending revision may be marked as failed first; "" when there is none
+	rescue  string    // why the pending revision may be marked as failed first; "" when there is none
+	after   []*wanted // what has to be deployed before, in this run
+	held    bool      // skipped for the sake of a dependency
 	// occupied says that another build is deploying the release, and that a run may wait for it: the state is what it is until then.
 	occupied bool
 }

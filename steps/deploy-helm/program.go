@@ -151,12 +151,15 @@ func deploy(ctx context.Context, b *step.Build, in In) (Out, error) {
 		return Out{Commit: repo.commit}, step.Misconfigured("nothing was touched; name a cluster for each region, or correct the region in "+in.Accounts,
 			"%d of %d releases have no cluster: %s", len(homeless), len(list), strings.Join(homeless, "; "))
 	}
-	c.states = targets.states(list)
+	everything := withDependencies(list)
+	_ = targets.place(everything[len(list):], c) // what is not deployed may be without a cluster
+	c.states = targets.states(everything)
 	resolveValues(ctx, targets, repo, list)
 	if c.decisions, err = readDecisions(b, repo, in, released(list)); err != nil {
 		return Out{Commit: repo.commit}, err
 	}
 	tasks, refusals := makePlan(list, c)
+	orderByDependencies(tasks, c)
 	if len(refusals) > 0 {
 		return Out{Commit: repo.commit}, step.Refuse("nothing was touched; run gate-uat and bump-config for the version, or correct the values",
 			"%d of %d releases must not be deployed: %s", len(refusals), len(list), strings.Join(refusals, "; "))

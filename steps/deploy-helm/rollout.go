@@ -36,6 +36,7 @@ func (r *rollout) run(ctx context.Context, tasks []*task) []Release {
 	deploying, cancel := r.leaveTime(ctx)
 	defer cancel()
 	report := make([]Release, len(tasks))
+	ends := newEndings(tasks)
 	broken := ""
 	for wave := range max(len(r.plan.waves), 1) {
 		ready := map[string][]int{} // tasks by cluster, in the order of the plan
@@ -43,13 +44,15 @@ func (r *rollout) run(ctx context.Context, tasks []*task) []Release {
 			if t.wave != wave {
 				continue
 			}
-			if (t.state == "" || t.occupied) && broken != "" {
+			if t.begins() && broken != "" {
 				t.skip("not begun: " + broken)
 				t.occupied = false
 			}
 			report[i] = t.line()
-			if t.state == "" || t.occupied {
+			if t.begins() {
 				ready[t.release.cluster] = append(ready[t.release.cluster], i)
+			} else {
+				ends.tell(t.release, report[i])
 			}
 		}
 		var wg sync.WaitGroup
@@ -57,10 +60,26 @@ func (r *rollout) run(ctx context.Context, tasks []*task) []Release {
 			wg.Go(func() {
 				slots := make(chan struct{}, r.concurrency)
 				for _, i := range list {
-					slots <- struct{}{}
-					wg.Go(func() {
+					t := tasks[i]
+					deploy := func() {
 						defer func() { <-slots }()
-						report[i] = r.release(ctx, deploying, tasks[i])
+						report[i] = r.release(ctx, deploying, t)
+						ends.tell(t.release, report[i])
+					}
+					if len(t.after) == 0 {
+						slots <- struct{}{}
+						wg.Go(deploy)
+						continue
+					}
+					wg.Go(func() { // one that waits for others takes no place from them
+						if why := ends.wait(deploying, t); why != "" {
+							t.hold(why)
+							report[i] = t.line()
+							ends.tell(t.release, report[i])
+							return
+						}
+						slots <- struct{}{}
+						deploy()
 					})
 				}
 			})
@@ -165,7 +184,7 @@ func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, t *task
 	log.Info("started", "from", line.From, "to", line.To, "chart", line.Chart)
 	report := func(text string) { log.Info("waiting", "for", w.secrets.text(text)) }
 	revision, err = on.Deploy(deploying, rel, report)
-	line.Log = tellLog(log, err)
+	line.Log = tellLog(log, err, w.secrets)
 	switch {
 	case err == nil:
 		return revision, deployed, ""
