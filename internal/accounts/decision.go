@@ -93,6 +93,8 @@ type Request struct {
 	Now      time.Time   // decides which of the inventory's freeze windows hold
 	Override *Overriding // nil when nobody asks to override them
 
+	Hold string // who holds the version back since when, and why; empty when nobody does
+
 	RequireCandidate bool       // a final version is refused unless Recorded has a candidate of it that reached a UAT account
 	Recorded         []Decision // earlier decisions on the service
 }
@@ -119,8 +121,14 @@ func (e *CandidateError) Error() string {
 	return fmt.Sprintf("no candidate of %s ran on UAT accounts: %s", e.Version, e.Why)
 }
 
+// HoldError refuses a version that is held: nobody receives it.
+type HoldError struct{ Hold string }
+
+// Error says who holds it since when, and why.
+func (e *HoldError) Error() string { return e.Hold }
+
 // Decide answers the request. A pre-release is for UAT accounts only; a final version is for UAT accounts and production accounts. An error
-// is a refusal, a [*ShareError], [*FreezeError] or [*CandidateError]; the decision that comes with it holds every account.
+// is a refusal, a [*HoldError], [*ShareError], [*FreezeError] or [*CandidateError]; the decision that comes with it holds every account.
 func Decide(r Request, inv Inventory) (Decision, error) {
 	d := Decision{
 		Version: r.Version.String(), Service: r.Service, Image: r.Image, Digest: r.Digest, Channel: string(r.Version.Channel()), Region: r.Region,
@@ -164,6 +172,8 @@ func Decide(r Request, inv Inventory) (Decision, error) {
 		d.Allowed = append(d.Allowed, v)
 	}
 	switch {
+	case r.Hold != "":
+		return d.refused(inv, "the version is held"), &HoldError{r.Hold}
 	case r.Version.IsPrerelease() && float64(uat) > r.MaxUATShare*float64(len(inv.Accounts)):
 		return d.refused(inv, "the candidate would reach too many accounts"), &ShareError{UAT: uat, All: len(inv.Accounts), Max: r.MaxUATShare}
 	case len(d.Allowed) == 0 && heldByFreeze:

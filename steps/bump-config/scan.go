@@ -146,6 +146,7 @@ func (s *scanner) listAll(images []string) error {
 		if faults[i] != nil {
 			return faults[i]
 		}
+		lists[i] = slices.DeleteFunc(lists[i], registry.IsTombstoneTag) // the memory of a deleted tag is no image, and a filter may be unanchored
 		s.lists[image] = lists[i]
 		s.tags[image] = map[string]bool{}
 		for _, tag := range lists[i] {

@@ -45,6 +45,10 @@ An account in a frozen region is held; where that leaves nobody, the step refuse
 and OVERRIDE_BY with one of the names deliver all the same, and the decision records both. Cloud Build knows no person behind a build: who may
 set these variables is a matter of who may run the trigger.
 
+**Holds.** With CONFIG_REPO, a version that ` + "`holds.yaml`" + ` holds back (rollback-version and people put it there) is refused: nobody may receive it. So is its
+image under another tag, where the hold names the digest. The refusal says who holds it, since when, and why; other held versions of the
+service are named in the log.
+
 **REQUIRE_CANDIDATE** refuses a final version unless the config repo has a decision on a candidate of it (` + "`decisions/<service>/v2.0.0-rc.1.json`" + `)
 that allows at least one account and is about the same image and digest. bump-config commits a decision together with the edits that deliver the
 version, so a recorded decision means that the candidate was written into the entries of UAT accounts.

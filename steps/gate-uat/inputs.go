@@ -16,6 +16,7 @@ import (
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
 	"github.com/deepdesk/cloudbuild-steps/internal/github"
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
+	"github.com/deepdesk/cloudbuild-steps/internal/hold"
 	"github.com/deepdesk/cloudbuild-steps/internal/inventory"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
 )
@@ -56,6 +57,7 @@ type inputs struct {
 	commit    string // of the config repo that held it; empty when it came from elsewhere
 	sha256    string // of its bytes, of all pages in their order
 	recorded  []accounts.Decision
+	holds     hold.List
 	survey    *survey // nil without a config repo
 }
 
@@ -75,6 +77,9 @@ func readInputs(ctx context.Context, b *step.Build, in In) (inputs, error) {
 			return got, err
 		}
 		read = func(name, variable string) ([]byte, error) { return readCommitted(snapshot, in, name, variable) }
+		if got.holds, err = readHolds(snapshot, in); err != nil {
+			return got, err
+		}
 		if got.recorded, err = readRecorded(b, snapshot, in); err != nil {
 			return got, err
 		}

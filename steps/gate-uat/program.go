@@ -34,6 +34,7 @@ type In struct {
 	OnEmpty          string               `env:"ON_EMPTY" default:"refuse" oneof:"refuse,ok" doc:"what to do when nobody may receive the version"`
 	DecisionKey      secret.Text          `env:"DECISION_KEY" doc:"key that the decision is sealed with, the same for bump-config and deploy-helm; pass it with secretEnv"`
 	DecisionsPath    string               `env:"DECISIONS_PATH" default:"decisions" doc:"folder of the config repo with earlier decisions, as SERVICE/VERSION.json"`
+	Holds            string               `env:"HOLDS" default:"holds.yaml" doc:"path of the list of versions that must not be delivered, in the config repo"`
 	AccountLabel     string               `env:"ACCOUNT_LABEL" default:"account" doc:"label or annotation of a resource in the config repo that says whose it is"`
 	AccountPath      accounts.PathPattern `env:"ACCOUNT_PATH" doc:"path pattern that says whose a file of the config repo is, such as accounts/{account}/"`
 	step.ConfigRepo
@@ -50,7 +51,7 @@ func (in In) Check(f *step.Faults) {
 			f.Add("ACCOUNTS", "%s: %v", in.Accounts, err)
 		}
 	}
-	for _, v := range []struct{ name, path string }{{"ACCOUNTS", in.Accounts.path}, {"FREEZES", in.Freezes}, {"DECISIONS_PATH", in.DecisionsPath}} {
+	for _, v := range []struct{ name, path string }{{"ACCOUNTS", in.Accounts.path}, {"FREEZES", in.Freezes}, {"DECISIONS_PATH", in.DecisionsPath}, {"HOLDS", in.Holds}} {
 		if in.ConfigURL != "" && (path.IsAbs(v.path) || strings.Contains("/"+v.path+"/", "/../")) {
 			f.Add(v.name, "%q conflicts with CONFIG_REPO: want a relative path inside the repo, without ..", v.path)
 		}
@@ -100,7 +101,7 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	decision, refusal := accounts.Decide(accounts.Request{
 		Version: in.Version, Service: in.service(), Image: in.Image.String(), Digest: image.Digest, Build: b.ID,
 		Inventory: got.source, InventoryCommit: got.commit, InventorySHA256: got.sha256, Region: in.Region, MaxUATShare: in.MaxUATShare,
-		Now: time.Now(), Override: in.overriding(), RequireCandidate: in.RequireCandidate, Recorded: got.recorded,
+		Hold: in.holdOn(got.holds, image.Digest), Now: time.Now(), Override: in.overriding(), RequireCandidate: in.RequireCandidate, Recorded: got.recorded,
 	}, got.inventory)
 	if got.survey != nil {
 		decision.Findings = got.survey.compare(got.inventory, in.service(), in.Version)
@@ -112,6 +113,7 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	}
 	b.Text(table(decision))
 	report(b, decision, got)
+	in.tellHolds(b, got.holds)
 	if b.DryRun {
 		b.Text(changes(got.recorded, decision))
 	}
@@ -136,6 +138,9 @@ func (in In) overriding() *accounts.Overriding {
 func (in In) fix(refusal error) string {
 	if frozen, ok := errors.AsType[*accounts.FreezeError](refusal); ok {
 		return frozen.Fix()
+	}
+	if errors.As(refusal, new(*accounts.HoldError)) {
+		return "deliver another version; when this one has served its time, restore-version lifts the hold"
 	}
 	if _, ok := errors.AsType[*accounts.CandidateError](refusal); ok {
 		return "release a candidate first (" + in.Version.WithCandidate("rc", 1).String() + " or later), or set REQUIRE_CANDIDATE=false to go without"

@@ -16,9 +16,8 @@ Each stage can be run alone, again, and after a crash: it finds what is done and
 **Immutable repositories.** Where Artifact Registry's tags are immutable nothing can be deleted, and nothing has to be: stage ` + "`delete`" + ` says so
 and ends with exit code 0. The hold keeps the version back.
 
-**With Flux.** Flux does not read holds. Its image policies follow the tags of the registry, so they go back by themselves once the tags are
-deleted; until then they write the bad version again, so run stage ` + "`delete`" + ` at once with FORCE=true and FORCE_DIGEST=true, or suspend the
-ImageUpdateAutomation first. Where the repository is immutable, narrow the policy's range (` + "`<2.0.0`" + `).
+**With Flux.** Flux does not read holds: its image policies follow the tags of the registry. What to delete and what to suspend, so that it goes back
+and stays there, is in docs/flux.md.
 
 ` + "```yaml" + `
 - id: return
