@@ -172,8 +172,8 @@ func (r *reader) receive(ctx context.Context, s *memory.Storage, req *packp.Uplo
 	}
 	defer func() { err = errors.Join(err, answer.Close()) }()
 	limited := &io.LimitedReader{R: demux(req, answer), N: cmp.Or(r.limit, maxPack)}
-	if err := packfile.UpdateObjectStorage(s, limited); err != nil {
-		if limited.N == 0 {
+	if err := unpack(limited, s); err != nil {
+		if limited.N == 0 || errors.Is(err, errPackTooLarge) {
 			return errPackTooLarge
 		}
 		return fmt.Errorf("unpacking: %w", err)

@@ -162,13 +162,24 @@ type packed struct {
 // header reads what stands before an object's bytes.
 func (p *pack) header(offset int64) (packed, error) {
 	p.in.seek(offset)
-	b, err := p.in.ReadByte()
+	return readHeader(&p.in, offset)
+}
+
+// byteReader is what a pack is read from.
+type byteReader interface {
+	io.Reader
+	io.ByteReader
+}
+
+// readHeader reads what stands before an object's bytes, at an offset in a pack.
+func readHeader(in byteReader, offset int64) (packed, error) {
+	b, err := in.ReadByte()
 	if err != nil {
 		return packed{}, err
 	}
 	e := packed{kind: plumbing.ObjectType(b >> 4 & 7), size: int64(b & 15)}
 	for shift := 4; b&0x80 != 0; shift += 7 {
-		if b, err = p.in.ReadByte(); err != nil {
+		if b, err = in.ReadByte(); err != nil {
 			return e, err
 		}
 		if shift > 53 {
@@ -181,7 +192,7 @@ func (p *pack) header(offset int64) (packed, error) {
 	case plumbing.OFSDeltaObject:
 		var back int64
 		for i := 0; ; i++ {
-			if b, err = p.in.ReadByte(); err != nil {
+			if b, err = in.ReadByte(); err != nil {
 				return e, err
 			}
 			if i > 8 {
@@ -197,7 +208,7 @@ func (p *pack) header(offset int64) (packed, error) {
 			return e, errors.New("a delta's base is out of range")
 		}
 	case plumbing.REFDeltaObject:
-		_, err = io.ReadFull(&p.in, e.ref[:])
+		_, err = io.ReadFull(in, e.ref[:])
 	default:
 		err = fmt.Errorf("an object is of the unknown kind %d", e.kind)
 	}
@@ -235,11 +246,7 @@ func (p *pack) bytes(size int64) ([]byte, error) {
 	if err := p.start(); err != nil {
 		return nil, err
 	}
-	b := make([]byte, size)
-	if _, err := io.ReadFull(p.zlib, b); err != nil {
-		return nil, err
-	}
-	return b, p.end()
+	return inflate(p.zlib, size)
 }
 
 // skip passes over the bytes of the object whose header was read last.

@@ -90,11 +90,11 @@ func seal(pack []byte) []byte {
 	return append(pack, sum[:]...)
 }
 
-func TestADamagedPackIsAnErrorAndNeverAShortHistory(t *testing.T) {
-	raw, _ := packOf(t)
+// damaged are the ways in which a pack can be wrong.
+func damaged(raw []byte) map[string][]byte {
 	body := raw[:len(raw)-20]
 	change := func(f func(b []byte) []byte) []byte { return f(bytes.Clone(body)) }
-	for name, pack := range map[string][]byte{
+	return map[string][]byte{
 		"nothing":         {},
 		"an error page":   []byte("<html>" + strings.Repeat("not found ", 20) + "</html>"),
 		"cut off":         raw[:len(raw)/2],
@@ -112,7 +112,12 @@ func TestADamagedPackIsAnErrorAndNeverAShortHistory(t *testing.T) {
 		"another version":  change(func(b []byte) []byte { b[7] = 9; return seal(b) }),
 		"an unknown kind":  change(func(b []byte) []byte { b[12] = b[12]&0x8f | 5<<4; return seal(b) }),
 		"a delta of later": change(func(b []byte) []byte { b[12] = b[12]&0x8f | 6<<4; return seal(b) }),
-	} {
+	}
+}
+
+func TestADamagedPackIsAnErrorAndNeverAShortHistory(t *testing.T) {
+	raw, _ := packOf(t)
+	for name, pack := range damaged(raw) {
 		t.Run(name, func(t *testing.T) {
 			if p, err := indexed(bytes.NewReader(pack), nil, int64(len(pack)), func(plumbing.ObjectType) bool { return true }); err == nil {
 				t.Errorf("an index of %d objects", len(p.ids)/20)

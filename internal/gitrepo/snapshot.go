@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"slices"
 	"strings"
@@ -166,36 +165,11 @@ func (s *Snapshot) blob(name string, e entry) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading %q: %w", name, err)
 	}
-	r, err := o.Reader()
+	b, err := bytesOf(o) // shown and not copied: a repo's files together are large, and most are only searched for a word
 	if err != nil {
 		return nil, fmt.Errorf("reading %q: %w", name, err)
 	}
-	defer func() { _ = r.Close() }()
-	// An object in memory is shown and not copied: a repo's files together are large, and most are only searched for a word.
-	var whole view
-	if w, ok := r.(io.WriterTo); ok {
-		if _, err := w.WriteTo(&whole); err == nil && int64(len(whole)) == o.Size() {
-			return slices.Clip(whole), nil
-		}
-		if r, err = o.Reader(); err != nil {
-			return nil, fmt.Errorf("reading %q: %w", name, err)
-		}
-		defer func() { _ = r.Close() }()
-	}
-	b := make([]byte, o.Size())
-	if _, err := io.ReadFull(r, b); err != nil {
-		return nil, fmt.Errorf("reading %q: %w", name, err)
-	}
-	return b, nil
-}
-
-// view is the last piece of memory that was written to it.
-type view []byte
-
-// Write implements io.Writer, against its rules: it keeps p. What is written here is an object of a storage that never changes.
-func (v *view) Write(p []byte) (int, error) {
-	*v = p
-	return len(p), nil
+	return slices.Clip(b), nil
 }
 
 // Walk calls fn for every file of the commit, in Git's order: its path with slashes, its mode, its size in bytes (-1 when it is not known
