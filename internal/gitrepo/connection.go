@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
@@ -233,14 +232,14 @@ func (c *connection) push(ctx context.Context, branch string, from, to plumbing.
 	if at := refs.References[branchRef(branch)]; at != from {
 		return lost, fmt.Errorf("branch %s is at %s, not at %s any more", branch, at, from)
 	}
-	var pack bytes.Buffer
-	if _, err := packfile.NewEncoder(&pack, s, false).Encode(objects, 0); err != nil {
+	pack, err := packObjects(s, objects)
+	if err != nil {
 		return failed, fmt.Errorf("packing the commit: %w", err)
 	}
 	said := &boundedText{}
 	req := packp.NewReferenceUpdateRequestFromCapabilities(refs.Capabilities)
 	req.Commands = []*packp.Command{{Name: plumbing.ReferenceName(branchRef(branch)), Old: from, New: to}}
-	req.Packfile = io.NopCloser(&pack)
+	req.Packfile = io.NopCloser(bytes.NewReader(pack))
 	req.Progress = said // what a hook prints comes this way
 	if refs.Capabilities.Supports(capability.Sideband64k) {
 		if err := req.Capabilities.Set(capability.Sideband64k); err != nil {

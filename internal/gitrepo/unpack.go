@@ -232,9 +232,17 @@ func (u *unpacking) count(size int64) error {
 
 // inflate reads an object to its end, and makes sure that it is no longer than it claims. The decompressor compares its checksum on the way.
 func inflate(r io.Reader, size int64) ([]byte, error) {
-	data := make([]byte, size)
-	if _, err := io.ReadFull(r, data); err != nil {
-		return nil, err
+	const believed = 1 << 20 // a claim up to here is taken at its word; what is larger has to come first
+	data := make([]byte, min(size, believed))
+	for read := 0; ; {
+		n, err := io.ReadFull(r, data[read:])
+		if read += n; err != nil {
+			return nil, err
+		}
+		if int64(read) == size {
+			break
+		}
+		data = append(data, make([]byte, min(size-int64(read), int64(read)))...)
 	}
 	var more [1]byte
 	switch n, err := r.Read(more[:]); {

@@ -175,3 +175,45 @@ func FuzzUnpack(f *testing.F) {
 		}
 	})
 }
+
+// What is sent is read by git itself, and by us.
+func TestAPackThatIsMadeIsReadByGit(t *testing.T) {
+	raw, want := packOf(t)
+	s := memory.NewStorage()
+	if err := unpack(bytes.NewReader(raw), s); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{"empty": "", "of 15 bytes": strings.Repeat("x", 15), "of 16 bytes": strings.Repeat("x", 16), "of 2048 bytes": strings.Repeat("y", 2048)} {
+		o := newStored(plumbing.BlobObject, []byte(content))
+		if _, err := s.SetEncodedObject(o); err != nil {
+			t.Fatal(name, err)
+		}
+		want[o.id.String()] = "blob " + content
+	}
+	var ids []plumbing.Hash
+	for id := range s.Objects {
+		ids = append(ids, id)
+	}
+	pack, err := packObjects(s, ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	runGit(t, dir, "init", "--quiet", "--template=", "--initial-branch=main")
+	cmd := exec.Command("git", "unpack-objects", "-q", "--strict")
+	cmd.Dir, cmd.Stdin = dir, bytes.NewReader(pack)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if n := len(strings.Split(strings.TrimSpace(runGit(t, dir, "cat-file", "--batch-check", "--batch-all-objects")), "\n")); n != len(want) {
+		t.Errorf("git has %d objects, want %d", n, len(want))
+	}
+	again := memory.NewStorage()
+	if err := unpack(bytes.NewReader(pack), again); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, again, want)
+	if _, err := packObjects(s, []plumbing.Hash{{1}}); err == nil {
+		t.Error("an object that is not there was packed")
+	}
+}

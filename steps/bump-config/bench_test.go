@@ -119,11 +119,42 @@ func (r *configRepo) measure(cmd *exec.Cmd) cost {
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	began := time.Now()
-	if err := cmd.Run(); err != nil {
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	highest := residentSet(cmd.Process.Pid)
+	if err := cmd.Wait(); err != nil {
 		r.t.Fatalf("%v: %s", err, said.String())
 	}
-	usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	return cost{time.Since(began), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), float64(usage.Maxrss) / 1024}
+	return cost{time.Since(began), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), highest()}
+}
+
+// residentSet follows the largest resident set of a process, in MB; the function that it returns is called when the process has ended. What
+// the kernel reports at the end (rusage) would do, if it did not count the memory of the process that started it.
+func residentSet(pid int) func() float64 {
+	var highest float64
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for tick := time.NewTicker(2 * time.Millisecond); ; {
+			status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+			_, rest, _ := strings.Cut(string(status), "VmHWM:")
+			var kb float64
+			if _, err := fmt.Sscan(rest, &kb); err == nil {
+				highest = max(highest, kb/1024)
+			}
+			select {
+			case <-tick.C:
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return func() float64 {
+		close(ended)
+		<-done
+		return highest
+	}
 }
 
 // BenchmarkMarkerEdit is the decision and the edit alone: the repo is in memory, nothing is sent.

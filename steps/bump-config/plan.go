@@ -101,10 +101,14 @@ func newPlan(s *gitrepo.Snapshot, in In, t target) (*plan, error) {
 		return p, err
 	}
 	seen := map[string]bool{}
-	for _, f := range files {
-		if err := p.consider(f, policies, g, seen); err != nil {
+	w := newSplicing()
+	for f, found := range ahead(files, func(f file) []marker.Marker { return p.find(f, policies) }) {
+		if err := p.consider(f, found, policies, g, seen, w); err != nil {
 			return p, err
 		}
+	}
+	if err := w.into(p.files); err != nil {
+		return p, err
 	}
 	for _, id := range slices.Sorted(maps.Keys(policies)) {
 		if !seen[id] && policies[id].closed == "" {
@@ -296,8 +300,8 @@ type unit struct {
 	defect   string // why one of its markers cannot be edited
 }
 
-// consider decides on the markers of one file.
-func (p *plan) consider(f file, policies map[string]tracked, g gate, seen map[string]bool) error {
+// find returns the markers of a file in which one of the policies, or one of the images, is mentioned.
+func (p *plan) find(f file, policies map[string]tracked) []marker.Marker {
 	mentioned := slices.ContainsFunc(p.subjects, func(image string) bool {
 		return bytes.Contains(f.content, []byte(image)) // then a marker of an unknown policy may be ours, too
 	})
@@ -307,8 +311,13 @@ func (p *plan) consider(f file, policies map[string]tracked, g gate, seen map[st
 	if !mentioned {
 		return nil
 	}
+	return marker.Find(f.content)
+}
+
+// consider decides on the markers of one file, and has the file edited.
+func (p *plan) consider(f file, found []marker.Marker, policies map[string]tracked, g gate, seen map[string]bool, w *splicing) error {
 	var edits []marker.Edit
-	for _, u := range p.unitsOf(f.content, policies) {
+	for _, u := range p.unitsOf(found, policies) {
 		seen[u.policy.id] = true
 		more, err := p.decide(f, u, g)
 		if err != nil {
@@ -316,22 +325,16 @@ func (p *plan) consider(f file, policies map[string]tracked, g gate, seen map[st
 		}
 		edits = append(edits, more...)
 	}
-	if len(edits) == 0 {
-		return nil
+	if len(edits) > 0 {
+		w.edit(f, edits)
 	}
-	after, err := marker.Splice(f.content, edits)
-	if err != nil {
-		return fmt.Errorf("editing %s for %s: %w", f.name, few(policiesOf(edits)), err)
-	}
-	p.files[f.name] = [2][]byte{f.content, after}
 	return nil
 }
 
 // unitsOf groups the markers of the policies. A comment that is no marker although it means to be one belongs to no policy; it makes a unit
 // of its own when it stands at a value, and holds back the others of its resource.
-func (p *plan) unitsOf(content []byte, policies map[string]tracked) []*unit {
+func (p *plan) unitsOf(found []marker.Marker, policies map[string]tracked) []*unit {
 	var units []*unit
-	found := marker.Find(content)
 	for _, m := range found {
 		t, ok := policies[m.ID()]
 		switch {

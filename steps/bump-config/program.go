@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"path"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -127,7 +126,6 @@ var program = step.Program[In, Out]{
 }
 
 func run(ctx context.Context, b *step.Build, in In) (Out, error) {
-	debug.SetGCPercent(50) // the repo's files stay in memory as long as the program runs; as much again for what is thrown away is too much
 	out := Out{Branch: in.branch(), Edits: []Edit{}, Skipped: []Skip{}, Markers: []Mark{}, Holds: []hold.Hold{}, Choices: []Choice{}}
 	wanted, err := newTarget(ctx, b, in)
 	if err != nil {

@@ -1,0 +1,74 @@
+package gitrepo
+
+import (
+	"bytes"
+	"compress/zlib"
+	"crypto/sha1" //nolint:gosec // Git ends packs with it
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/storage/memory"
+)
+
+// packObjects makes a pack of objects that the storage has, each as a whole: what a change consists of is small, and looking for deltas would
+// take longer than sending it.
+func packObjects(s *memory.Storage, ids []plumbing.Hash) ([]byte, error) {
+	var (
+		workers sync.WaitGroup
+		next    atomic.Int64
+		parts   = make([][]byte, len(ids))
+		errs    = make([]error, len(ids))
+	)
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			z := zlib.NewWriter(nil) // one for all objects: it is large
+			for i := int(next.Add(1)) - 1; i < len(ids); i = int(next.Add(1)) - 1 {
+				parts[i], errs[i] = packObject(s, ids[i], z)
+			}
+		})
+	}
+	workers.Wait()
+	pack := binary.BigEndian.AppendUint32([]byte("PACK\x00\x00\x00\x02"), uint32(len(ids))) //nolint:gosec // bounded by MaxEntries
+	for i, part := range parts {
+		if errs[i] != nil {
+			return nil, errs[i]
+		}
+		pack = append(pack, part...)
+	}
+	sum := sha1.Sum(pack) //nolint:gosec // as above
+	return append(pack, sum[:]...), nil
+}
+
+// packObject is an object as it stands in a pack (gitformat-pack): its kind and size, and its compressed bytes.
+func packObject(s *memory.Storage, id plumbing.Hash, z *zlib.Writer) ([]byte, error) {
+	o, err := s.EncodedObject(plumbing.AnyObject, id)
+	if err != nil {
+		return nil, fmt.Errorf("reading object %s: %w", id, err)
+	}
+	data, err := bytesOf(o)
+	if err != nil {
+		return nil, fmt.Errorf("reading object %s: %w", id, err)
+	}
+	var out bytes.Buffer
+	size := uint64(len(data))
+	first := byte(o.Type())<<4 | byte(size&15)
+	if size >>= 4; size > 0 {
+		first |= 0x80
+	}
+	out.WriteByte(first)
+	if size > 0 {
+		out.Write(binary.AppendUvarint(nil, size))
+	}
+	z.Reset(&out)
+	if _, err := z.Write(data); err != nil {
+		return nil, fmt.Errorf("compressing object %s: %w", id, err)
+	}
+	if err := z.Close(); err != nil {
+		return nil, fmt.Errorf("compressing object %s: %w", id, err)
+	}
+	return out.Bytes(), nil
+}
