@@ -52,6 +52,9 @@ func (c client) Update(originals, targets kube.ResourceList, options ...kube.Cli
 	if err := c.claim.after(); err != nil {
 		return &kube.Result{}, err
 	}
+	if err := c.cluster.leaveScaled(context.Background(), targets); err != nil {
+		return &kube.Result{}, err
+	}
 	return c.Client.Update(originals, targets, options...)
 }
 

@@ -35,6 +35,10 @@ runs. When the branch has moved on from REVISION, its newest commit is deployed,
 that another build changes meanwhile is left to it if the branch has moved on, and is planned again if not. Every record is written on the
 condition that it has not changed since it was read.
 
+**Autoscalers.** A number of replicas that somebody set through the ` + "`scale`" + ` subresource (a HorizontalPodAutoscaler, KEDA, ` + "`kubectl scale`" + `) is left
+alone in upgrades and roll backs, whatever the chart says, where Helm and Flux reset it. To give it back to the chart, set the chart's number on the
+object itself (` + "`kubectl patch`" + ` or ` + "`kubectl edit`" + `); the API server then forgets who scaled.
+
 **Failures.** With ON_FAILURE=rollback a release that did not become ready returns to the revision that ran before. A first revision has nothing to return
 to and stays as it is; the next run upgrades it. A release that was left pending by a killed build is recovered: at once by the same build
 (BUILD_ID), by others when its writer cannot be running any more. As long as it may be, others wait for it, up to the time that the release may

@@ -231,6 +231,7 @@ var controllers = []string{
 	"serviceaccount-controller", "root-ca-certificate-publisher-controller", "namespace-controller", "garbage-collector-controller",
 	"endpointslice-controller", "endpoints-controller", "disruption-controller", "ttl-after-finished-controller",
 	"clusterrole-aggregation-controller", "pod-garbage-collector-controller", "resourcequota-controller",
+	"horizontal-pod-autoscaler-controller", // without metrics it still keeps minReplicas and maxReplicas
 }
 
 func (c *Cluster) nodeReady(ctx context.Context) error {
