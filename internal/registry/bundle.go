@@ -27,7 +27,8 @@ type Part struct {
 	Image
 	Children []string // digests that it lists as an index
 
-	blobs []descriptor
+	blobs   []descriptor
+	subject string // digest of what it refers to
 }
 
 // Bytes is what the bundle weighs, each blob once.
@@ -103,7 +104,7 @@ func Collect(ctx context.Context, s Store, digest string, names map[string]strin
 			return fmt.Errorf("reading %s of %s: %w", digest, s, err)
 		}
 		attached, isList := strings.CutPrefix(tagOn(names, digest), "sha256-")
-		p := Part{Image: image, blobs: blobsOf(m)}
+		p := Part{Image: image, blobs: blobsOf(m), subject: m.subject}
 		for _, d := range m.manifests {
 			p.Children = append(p.Children, d.Digest)
 			if err := visit(d.Digest, isList && len(attached) == 64); err != nil {
@@ -171,14 +172,19 @@ func blobsOf(m manifest) []descriptor {
 
 // Copy writes a bundle that is in one store into another: blobs, then manifests by digest, then tags. What is there is not written again, so a
 // copy that was interrupted goes on where it was. move says that tags of attachments (cosign's, lists of referrers) may be moved, because
-// they change with every new signature; no other tag ever is.
+// they change with every new signature; no other tag ever is. Where the target does not list referrers by itself, they are listed under a tag.
 func Copy(ctx context.Context, from Store, b Bundle, to Store, tags map[string]string, move bool) error {
+	unlisted := map[string][]string{} // subject → its referrers
 	for _, p := range b.Parts {
 		if err := parallel(ctx, p.blobs, func(ctx context.Context, d descriptor) error { return to.putBlob(ctx, d, from) }); err != nil {
 			return err
 		}
-		if err := to.putManifest(ctx, p.Image); err != nil {
+		listed, err := to.putManifest(ctx, p.Image)
+		if err != nil {
 			return err
+		}
+		if !listed && b.Has(p.subject) {
+			unlisted[p.subject] = append(unlisted[p.subject], p.Digest)
 		}
 	}
 	for _, tag := range slices.Sorted(maps.Keys(tags)) {
@@ -195,6 +201,11 @@ func Copy(ctx context.Context, from Store, b Bundle, to Store, tags map[string]s
 			}
 		}
 		if err := to.putTag(ctx, tag, b.Parts[i].Image, move && attachmentTag(tag)); err != nil {
+			return err
+		}
+	}
+	for _, subject := range slices.Sorted(maps.Keys(unlisted)) {
+		if err := to.listReferrers(ctx, subject, unlisted[subject]); err != nil {
 			return err
 		}
 	}
@@ -229,6 +240,13 @@ func Prove(ctx context.Context, s Store, b Bundle) (int64, error) {
 			return total, &ProofError{s.String(), p.Digest + " is missing"}
 		}
 		total += int64(len(image.Raw))
+		if tag := referrersTag(p.subject); b.Has(p.subject) && names[tag] == "" { // the place may need a list that the bundle came without
+			if list, found, err := s.Resolve(ctx, tag); err != nil {
+				return total, err
+			} else if found {
+				names[tag] = list.Digest
+			}
+		}
 		for _, d := range p.blobs {
 			blobs[d.Digest] = d
 		}

@@ -179,17 +179,19 @@ func digestOfFile(path string) (digest string, size int64, err error) {
 	return "sha256:" + hex.EncodeToString(h.Sum(nil)), n, err
 }
 
-func (l *Layout) putManifest(_ context.Context, image Image) error {
-	err := l.write(l.blob(image.Digest), func(f io.Writer) error { _, err := f.Write(image.Raw); return err })
+func (l *Layout) putManifest(_ context.Context, image Image) (listed bool, err error) {
+	err = l.write(l.blob(image.Digest), func(f io.Writer) error { _, err := f.Write(image.Raw); return err })
 	if err != nil {
-		return err
+		return false, err
 	}
-	return l.edit(func(index *layoutIndex) {
+	return true, l.edit(func(index *layoutIndex) {
 		if !slices.ContainsFunc(index.Manifests, func(e layoutEntry) bool { return e.Digest == image.Digest }) {
 			index.Manifests = append(index.Manifests, layoutEntry{MediaType: image.MediaType, Size: int64(len(image.Raw)), Digest: image.Digest})
 		}
 	})
 }
+
+func (*Layout) listReferrers(context.Context, string, []string) error { return nil } // Referrers finds them
 
 func (l *Layout) putTag(_ context.Context, tag string, image Image, move bool) error {
 	var taken error

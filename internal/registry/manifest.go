@@ -63,6 +63,7 @@ type manifest struct {
 	config    *descriptor
 	layers    []descriptor
 	manifests []descriptor
+	subject   string // digest of what it refers to; empty for most
 }
 
 func isIndex(mediaType string) bool { return mediaType == ociIndex || mediaType == dockerList }
@@ -81,6 +82,7 @@ func parseManifest(raw []byte, mediaType string) (manifest, error) {
 		Layers        []descriptor    `json:"layers"`
 		Manifests     []descriptor    `json:"manifests"`
 		FSLayers      json.RawMessage `json:"fsLayers"`
+		Subject       *descriptor     `json:"subject"`
 	}
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return manifest{}, fmt.Errorf("reading the manifest: %w", err)
@@ -107,7 +109,11 @@ func parseManifest(raw []byte, mediaType string) (manifest, error) {
 			return manifest{}, fmt.Errorf("%s has the size %d", d.Digest, d.Size)
 		}
 	}
-	return manifest{mediaType, m.Config, m.Layers, m.Manifests}, nil
+	subject := ""
+	if m.Subject != nil && IsDigest(m.Subject.Digest) {
+		subject = m.Subject.Digest
+	}
+	return manifest{mediaType, m.Config, m.Layers, m.Manifests, subject}, nil
 }
 
 func config(d *descriptor) []descriptor {

@@ -1,12 +1,9 @@
 package registry
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -156,19 +153,7 @@ func (p *promotion) blobs(ctx context.Context, image string, parts []descriptor)
 }
 
 func (p *promotion) blob(ctx context.Context, d descriptor) error {
-	content := blob{d.Digest, d.Size, func() (io.ReadCloser, error) { return p.c.download(ctx, p.from, d.Digest, d.Size), nil }}
-	if p.from.Registry != p.to.Registry {
-		return p.c.uploadBlob(ctx, p.to, content)
-	}
-	for wait := p.c.patience(); ; {
-		err := p.c.mount(ctx, p.from, p.to, content)
-		if e, ok := errors.AsType[*Error](err); ok && (e.Status == http.StatusMethodNotAllowed || e.Status == http.StatusNotImplemented) {
-			return p.c.uploadBlob(ctx, p.to, content) // a registry that does not mount
-		}
-		if err == nil || !temporary(err) || !wait.next(ctx, err) {
-			return err
-		}
-	}
+	return (&Repository{p.c, p.to.Name()}).putBlob(ctx, d, &Repository{p.c, p.from.Name()})
 }
 
 // mount takes a blob from a repository beside this one (distribution specification, "Mounting a blob from another repository"). A registry
@@ -249,36 +234,16 @@ func (p *promotion) cosign(ctx context.Context, tag string, image Image) error {
 	return nil
 }
 
-// referrers lists what refers to a digest: by the API, or where there is none, by the tag that stands in for it (distribution specification,
-// "Listing Referrers" and "Referrers Tag Schema").
+// referrers lists what refers to a digest: by the API, or where there is none, by the tag that stands in for it.
 func (p *promotion) referrers(ctx context.Context, subject string) ([]descriptor, error) {
-	doing := fmt.Sprintf("listing what refers to %s of %s", subject, p.from.Name())
-	page := request{doing: doing, permission: downloadPermission, method: http.MethodGet, path: "referrers/" + subject, accept: ociIndex,
-		want: http.StatusOK, limit: manifestLimit}
-	var list []descriptor
-	for n := 0; !p.noAPI && n < pageLimit; n++ {
-		a, err := p.c.do(ctx, p.from, page)
-		// Registries without the API answer 404 in their own way, or that they do not know the method.
-		if e, ok := errors.AsType[*Error](err); ok && n == 0 && (e.Status == http.StatusNotFound || e.Status == http.StatusMethodNotAllowed || e.Status == http.StatusBadRequest) {
-			p.noAPI = true
-			break
+	if !p.noAPI {
+		list, api, err := p.c.referrers(ctx, p.from, subject)
+		if err != nil || api {
+			return list, err
 		}
-		if err != nil {
-			return nil, err
-		}
-		index, err := parseManifest(a.body, ociIndex)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", doing, err)
-		}
-		list = append(list, index.manifests...)
-		if page.url, err = nextPage(a); err != nil {
-			return nil, fmt.Errorf("%s: %w", doing, err)
-		}
-		if page.url == nil {
-			return list, nil
-		}
+		p.noAPI = true
 	}
-	image, found, err := p.c.Resolve(ctx, p.from.Name(), "sha256-"+hexOf(subject))
+	image, found, err := p.c.Resolve(ctx, p.from.Name(), referrersTag(subject))
 	if err != nil || !found || !isIndex(image.MediaType) {
 		return nil, err
 	}
@@ -316,98 +281,7 @@ func (p *promotion) attach(ctx context.Context, subject string, referrers []desc
 	if len(unlisted) == 0 {
 		return nil
 	}
-	return p.list(ctx, subject, unlisted)
-}
-
-// list adds referrers to the tag that stands in for the API in the target. The descriptors are taken from the manifests, as the API's are.
-func (p *promotion) list(ctx context.Context, subject string, digests []string) error {
-	tag := "sha256-" + hexOf(subject)
-	image, found, err := p.c.Resolve(ctx, p.to.Name(), tag)
-	if err != nil {
-		return err
-	}
-	index := struct {
-		SchemaVersion int               `json:"schemaVersion"`
-		MediaType     string            `json:"mediaType"`
-		Manifests     []json.RawMessage `json:"manifests"`
-	}{2, ociIndex, []json.RawMessage{}}
-	known := map[string]bool{}
-	if found {
-		m, err := parseManifest(image.Raw, image.MediaType)
-		if err != nil {
-			return fmt.Errorf("reading tag %s of %s: %w", tag, p.to.Name(), err)
-		}
-		if err := json.Unmarshal(image.Raw, &index); err != nil {
-			return err
-		}
-		for _, d := range m.manifests {
-			known[d.Digest] = true
-		}
-	}
-	before := len(index.Manifests)
-	for _, digest := range digests {
-		if known[digest] {
-			continue
-		}
-		referrer, found, err := p.c.Resolve(ctx, p.to.Name(), digest)
-		if err != nil || !found {
-			return cmp.Or(err, fmt.Errorf("writing %s to %s: the registry took it and does not show it", digest, p.to.Name()))
-		}
-		entry, err := describe(referrer)
-		if err != nil {
-			return err
-		}
-		index.Manifests = append(index.Manifests, entry)
-	}
-	if len(index.Manifests) == before {
-		return nil
-	}
-	raw, err := json.Marshal(index)
-	if err != nil {
-		return err
-	}
-	return p.c.putAs(ctx, p.to, tag, Image{Digest: digestOf(raw), MediaType: ociIndex, Raw: raw})
-}
-
-// describe makes the descriptor of a referrer: artifactType and annotations are the manifest's (distribution specification, "Listing Referrers").
-func describe(image Image) (json.RawMessage, error) {
-	var m struct {
-		ArtifactType string            `json:"artifactType"`
-		Annotations  map[string]string `json:"annotations"`
-		Config       *descriptor       `json:"config"`
-	}
-	if err := json.Unmarshal(image.Raw, &m); err != nil {
-		return nil, err
-	}
-	if m.ArtifactType == "" && m.Config != nil {
-		m.ArtifactType = m.Config.MediaType
-	}
-	return json.Marshal(struct {
-		MediaType    string            `json:"mediaType"`
-		Digest       string            `json:"digest"`
-		Size         int               `json:"size"`
-		ArtifactType string            `json:"artifactType,omitempty"`
-		Annotations  map[string]string `json:"annotations,omitempty"`
-	}{image.MediaType, image.Digest, len(image.Raw), m.ArtifactType, m.Annotations})
-}
-
-// putReferrer writes a referrer and reports whether the registry lists it by itself.
-func (c *Client) putReferrer(ctx context.Context, repo name.Repository, image Image) (listed bool, err error) {
-	var m struct {
-		Subject *descriptor `json:"subject"`
-	}
-	if err := json.Unmarshal(image.Raw, &m); err != nil {
-		return false, err
-	}
-	for wait := c.patience(); ; {
-		a, err := c.send(ctx, repo, image.Digest, image)
-		if err == nil {
-			return m.Subject != nil && a.header.Get("OCI-Subject") != "", nil
-		}
-		if !temporary(err) || !wait.next(ctx, err) {
-			return false, err
-		}
-	}
+	return p.c.listReferrers(ctx, p.to, subject, unlisted)
 }
 
 // PutUntagged writes the image's own manifest under its digest, so that others can put a tag on it.

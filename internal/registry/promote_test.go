@@ -328,8 +328,7 @@ func TestWhatBelongsToAnImageGoesWithIt(t *testing.T) {
 			subjects := map[string]Image{root.Digest: attestation, attestation.Digest: signature, child: sbom}
 			if c.source == realHost(t) { // it does not list referrers: their tags stand in
 				for subject, referrer := range subjects {
-					p := &promotion{c: cl, to: repo}
-					if err := p.list(t.Context(), subject, []string{referrer.Digest}); err != nil {
+					if err := cl.listReferrers(t.Context(), repo, subject, []string{referrer.Digest}); err != nil {
 						t.Fatal(err)
 					}
 				}

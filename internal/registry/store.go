@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +25,10 @@ type Store interface {
 
 	open(ctx context.Context, d descriptor) (io.ReadCloser, error)
 	putBlob(ctx context.Context, d descriptor, from Store) error
-	putManifest(ctx context.Context, image Image) error
+	// putManifest writes a manifest under its digest. listed says that the place lists it by itself among the referrers of its subject.
+	putManifest(ctx context.Context, image Image) (listed bool, err error)
+	// listReferrers lists manifests as referrers of a subject in a place that does not do that by itself.
+	listReferrers(ctx context.Context, subject string, digests []string) error
 	// putTag writes a tag. A tag on another image is moved only when move says so.
 	putTag(ctx context.Context, tag string, image Image, move bool) error
 }
@@ -56,47 +58,18 @@ func (r *Repository) Resolve(ctx context.Context, tagOrDigest string) (Image, bo
 	return r.c.Resolve(ctx, r.path, tagOrDigest)
 }
 
-// Referrers implements [Store] (distribution specification 1.1, "Listing Referrers"). A registry without that API answers 404; its referrers
-// are listed under a tag then, which [Collect] reads.
+// Referrers implements [Store]. A registry without the API has none; its referrers are listed under a tag, which [Collect] reads.
 func (r *Repository) Referrers(ctx context.Context, digest string) ([]string, error) {
 	repo, err := r.c.parse(r.path)
 	if err != nil {
 		return nil, err
 	}
-	doing := fmt.Sprintf("listing the referrers of %s in %s", digest, r.path)
-	page := request{doing: doing, permission: downloadPermission, method: http.MethodGet, path: "referrers/" + digest, accept: ociIndex,
-		want: http.StatusOK, limit: manifestLimit}
-	var list []string
-	for range pageLimit {
-		a, err := r.c.do(ctx, repo, page)
-		if e, ok := errors.AsType[*Error](err); ok && e.Status == http.StatusNotFound {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		var index struct {
-			Manifests []descriptor `json:"manifests"`
-		}
-		if err := json.Unmarshal(a.body, &index); err != nil {
-			return nil, fmt.Errorf("%s: %w", doing, err)
-		}
-		for _, d := range index.Manifests {
-			if err := checkDigest(d.Digest); err != nil {
-				return nil, fmt.Errorf("%s: %w", doing, err)
-			}
-			list = append(list, d.Digest)
-		}
-		next, err := nextPage(a)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", doing, err)
-		}
-		if next == nil {
-			return list, nil
-		}
-		page.url = next
+	list, _, err := r.c.referrers(ctx, repo, digest)
+	var digests []string
+	for _, d := range list {
+		digests = append(digests, d.Digest)
 	}
-	return nil, fmt.Errorf("%s: more than %d pages", doing, pageLimit)
+	return digests, err
 }
 
 // open streams a blob, compared with its digest at the end.
@@ -139,16 +112,20 @@ func (r *Repository) mountable(repo name.Repository, from Store) (name.Repositor
 	return source, err == nil && source.Registry == repo.Registry
 }
 
-func (r *Repository) putManifest(ctx context.Context, image Image) error {
-	return r.put(ctx, image.Digest, image)
+func (r *Repository) putManifest(ctx context.Context, image Image) (listed bool, err error) {
+	repo, err := r.c.parse(r.path)
+	if err != nil {
+		return false, err
+	}
+	return r.c.putReferrer(ctx, repo, image)
 }
 
-func (r *Repository) put(ctx context.Context, reference string, image Image) error {
+func (r *Repository) listReferrers(ctx context.Context, subject string, digests []string) error {
 	repo, err := r.c.parse(r.path)
 	if err != nil {
 		return err
 	}
-	return r.c.putAs(ctx, repo, reference, image)
+	return r.c.listReferrers(ctx, repo, subject, digests)
 }
 
 func (r *Repository) putTag(ctx context.Context, tag string, image Image, move bool) error {
@@ -156,7 +133,11 @@ func (r *Repository) putTag(ctx context.Context, tag string, image Image, move b
 		if there, found, err := r.Resolve(ctx, tag); err != nil || found && there.Digest == image.Digest {
 			return err
 		}
-		return r.put(ctx, tag, image)
+		repo, err := r.c.parse(r.path)
+		if err != nil {
+			return err
+		}
+		return r.c.putAs(ctx, repo, tag, image)
 	}
 	_, err := r.c.Tag(ctx, r.path, tag, image)
 	return err

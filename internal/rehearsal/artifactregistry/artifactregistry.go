@@ -58,6 +58,7 @@ type Server struct {
 	mu        sync.Mutex
 	registry  *ociregistry.Registry
 	immutable bool
+	referrers string // prefix of the images whose referrers can be listed
 	polls     int
 	intercept func(w http.ResponseWriter, r *http.Request) bool
 	requests  []string
@@ -68,6 +69,8 @@ type Server struct {
 // version is what the door remembers of a manifest.
 type version struct {
 	mediaType string
+	size      int
+	subject   string
 	children  []string
 	uploaded  time.Time
 }
@@ -137,6 +140,10 @@ func (s *Server) CollectGarbage(ctx context.Context) error {
 
 // Immutable switches docker_config.immutable_tags of all repositories.
 func (s *Server) Immutable(on bool) { s.mu.Lock(); defer s.mu.Unlock(); s.immutable = on }
+
+// Referrers gives the images whose path has a prefix the referrers API (distribution specification 1.1, "Listing Referrers"), which the registry
+// behind does not have. It has to be said before they are pushed.
+func (s *Server) Referrers(prefix string) { s.mu.Lock(); defer s.mu.Unlock(); s.referrers = prefix }
 
 // Polls says how often an operation is reported as running before it is done.
 func (s *Server) Polls(n int) { s.mu.Lock(); defer s.mu.Unlock(); s.polls = n }
@@ -231,10 +238,38 @@ func (s *Server) parents(ctx context.Context, image, digest string) []string {
 	return list
 }
 
+// listed reports whether an image has the referrers API.
+func (s *Server) listed(image string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.referrers != "" && strings.HasPrefix(image, s.referrers)
+}
+
+// listReferrers answers what refers to a digest.
+func (s *Server) listReferrers(w http.ResponseWriter, r *http.Request, image, subject string) {
+	known := s.known(image)
+	list := []any{}
+	for _, digest := range slices.Sorted(maps.Keys(known)) {
+		if v := known[digest]; v.subject == subject && s.present(r.Context(), image, digest) {
+			list = append(list, map[string]any{"mediaType": v.mediaType, "digest": digest, "size": v.size})
+		}
+	}
+	w.Header().Set("Content-Type", "application/vnd.oci.image.index.v1+json")
+	_ = json.NewEncoder(w).Encode(map[string]any{ // the client sees it break off
+		"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": list,
+	})
+}
+
+var referrersPath = regexp.MustCompile(`^/v2/(.+)/referrers/(sha256:[0-9a-f]{64})$`)
+
 var manifestPath = regexp.MustCompile(`^/v2/(.+)/manifests/([^/]+)$`)
 
 // door is Docker's protocol with Artifact Registry's rules.
 func (s *Server) door(w http.ResponseWriter, r *http.Request) {
+	if m := referrersPath.FindStringSubmatch(r.URL.Path); m != nil && s.listed(m[1]) {
+		s.listReferrers(w, r, m[1], m[2])
+		return
+	}
 	m := manifestPath.FindStringSubmatch(r.URL.Path)
 	if m != nil && !s.allowed(w, r, m[1], m[2]) {
 		return
@@ -256,7 +291,10 @@ func (s *Server) door(w http.ResponseWriter, r *http.Request) {
 		},
 		ModifyResponse: func(resp *http.Response) error {
 			if body != nil && resp.StatusCode == http.StatusCreated {
-				s.remember(m[1], resp.Header.Get("Docker-Content-Digest"), r.Header.Get("Content-Type"), body)
+				subject := s.remember(m[1], resp.Header.Get("Docker-Content-Digest"), r.Header.Get("Content-Type"), body)
+				if subject != "" && s.listed(m[1]) {
+					resp.Header.Set("OCI-Subject", subject)
+				}
 			}
 			return nil
 		},
@@ -264,14 +302,17 @@ func (s *Server) door(w http.ResponseWriter, r *http.Request) {
 	forward.ServeHTTP(w, r)
 }
 
-func (s *Server) remember(image, digest, mediaType string, manifest []byte) {
+func (s *Server) remember(image, digest, mediaType string, manifest []byte) (subject string) {
 	var index struct {
+		Subject struct {
+			Digest string `json:"digest"`
+		} `json:"subject"`
 		Manifests []struct {
 			Digest string `json:"digest"`
 		} `json:"manifests"`
 	}
 	_ = json.Unmarshal(manifest, &index) // the registry has just taken it
-	v := &version{mediaType: mediaType, uploaded: time.Now()}
+	v := &version{mediaType: mediaType, size: len(manifest), subject: index.Subject.Digest, uploaded: time.Now()}
 	for _, c := range index.Manifests {
 		v.children = append(v.children, c.Digest)
 	}
@@ -281,6 +322,7 @@ func (s *Server) remember(image, digest, mediaType string, manifest []byte) {
 		s.versions[image] = map[string]*version{}
 	}
 	s.versions[image][digest] = v
+	return v.subject
 }
 
 // allowed applies the rules to a write, and answers itself when it is refused.

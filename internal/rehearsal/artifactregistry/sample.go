@@ -2,7 +2,9 @@ package artifactregistry
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -11,6 +13,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
@@ -89,6 +92,10 @@ func PushSample(ctx context.Context, repository string, tags ...string) (Sample,
 		s.Attached = append(s.Attached, digest.String())
 	}
 	list, err := remote.Head(repo.Tag(s.Tags[0]), remote.WithContext(ctx))
+	if e, ok := errors.AsType[*transport.Error](err); ok && e.StatusCode == http.StatusNotFound { // the registry lists them itself
+		s.Tags = s.Tags[1:]
+		return s, nil
+	}
 	if err != nil {
 		return s, fmt.Errorf("reading the list of referrers: %w", err)
 	}
