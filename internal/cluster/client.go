@@ -44,7 +44,11 @@ type client struct {
 // Build implements kube.Interface without validation on this side, which costs two downloads of the OpenAPI documents for each release.
 // Server-side apply validates strictly on the server: an unknown field is refused there.
 func (c client) Build(r io.Reader, _ bool) (kube.ResourceList, error) {
-	return c.Client.Build(r, false)
+	list, err := c.Client.Build(r, false)
+	if err == nil {
+		err = encodeStringData(list)
+	}
+	return list, err
 }
 
 // Update implements kube.Interface.

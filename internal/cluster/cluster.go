@@ -17,10 +17,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 
 	"helm.sh/helm/v4/pkg/action"
 	"helm.sh/helm/v4/pkg/chart/common"
 	"helm.sh/helm/v4/pkg/kube"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
@@ -143,6 +145,12 @@ var ErrNotLetThrough = errors.New("the request did not reach Kubernetes")
 // Host is the address of the API server.
 func (c *Cluster) Host() string { return c.host }
 
+// isAdmission tells what an admission plugin refuses (a quota, a policy, a webhook), which has the same status as a lack of permission, from
+// that. The authorizer's text is the only one that names who cannot do what.
+func isAdmission(err error) bool {
+	return !strings.Contains(err.Error(), "cannot ")
+}
+
 // explain says what a refusal of the API server means for the reader of a build log.
 func (c *Cluster) explain(err error) error {
 	switch {
@@ -152,7 +160,9 @@ func (c *Cluster) explain(err error) error {
 		return err
 	case apierrors.IsUnauthorized(err):
 		return fmt.Errorf("the Kubernetes API server at %s does not accept the credentials of %s (expired or revoked?): %w", c.host, c.user, err)
-	case apierrors.IsForbidden(err):
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return fmt.Errorf("the namespace is being deleted: wait until it is gone, and run this build again: %w", err)
+	case apierrors.IsForbidden(err) && !isAdmission(err):
 		return fmt.Errorf("%s lacks a permission in the cluster at %s: %w", c.user, c.host, err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err

@@ -5,15 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,7 +23,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/controlplane"
@@ -59,41 +54,6 @@ func kubernetesWorld(t *testing.T) *controlplane.Cluster {
 		t.Fatal(worldErr)
 	}
 	return world
-}
-
-// counted is a kubeconfig whose requests go through a counter.
-func counted(t *testing.T, kubeconfig string) (path string, requests *atomic.Int64) {
-	t.Helper()
-	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	target, err := url.Parse(cfg.Host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	transport, err := rest.TransportFor(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	requests = &atomic.Int64{}
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	proxy.Transport = transport
-	proxy.FlushInterval = -1 // watches
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		requests.Add(1)
-		if strings.HasPrefix(r.URL.Path, "/openapi") {
-			t.Errorf("the OpenAPI documents are downloaded: %s", r.URL)
-		}
-		proxy.ServeHTTP(w, r)
-	}))
-	t.Cleanup(server.CloseClientConnections)
-	path = filepath.Join(t.TempDir(), "kubeconfig")
-	text := fmt.Sprintf("apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{name: k, cluster: {server: '%s'}}]\ncontexts: [{name: c, context: {cluster: k, user: u}}]\nusers: [{name: u, user: {}}]\n", server.URL)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path, requests
 }
 
 // place is a namespace of the world with the boundary under test and a client beside it.
@@ -255,11 +215,12 @@ func TestWithoutValuesNoneAreTakenOver(t *testing.T) {
 
 func TestAnUpgradeTakesFewRequests(t *testing.T) {
 	p := newPlace(t)
-	path, requests := counted(t, world.Kubeconfig)
-	c, err := Open(t.Context(), path, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, requests := p.behind(func(r *http.Request) bool {
+		if strings.HasPrefix(r.URL.Path, "/openapi") {
+			t.Errorf("the OpenAPI documents are downloaded: %s", r.URL)
+		}
+		return true
+	})
 	if opening := requests.Load(); opening > 5 {
 		t.Errorf("opening took %d requests", opening)
 	}

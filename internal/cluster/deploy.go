@@ -104,7 +104,7 @@ func (c *Cluster) Recover(ctx context.Context, r Record, reason string) error {
 		return fmt.Errorf("reading record %s: %w", name, c.explain(err))
 	}
 	rel := got.(*releasev1.Release)
-	if rel.Info.Status.String() != r.Status || !rel.Info.Status.IsPending() {
+	if rel.Info.Status.String() != r.Status || !isPending(rel.Info.Status) {
 		return fmt.Errorf("record %s is %s now: %w", name, rel.Info.Status, ErrMoved)
 	}
 	rel.SetStatus(common.StatusFailed, reason)

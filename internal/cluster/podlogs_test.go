@@ -230,7 +230,7 @@ spec:
 		{"the same, Stalled", "{observedGeneration: '1', conditions: [{type: Stalled, status: 'True', reason: Broken, message: for good}]}", "Rollout x: Broken: for good"},
 		{"conditions of another type", "{conditions: {Ready: 'False'}}", ""},
 	} {
-		r := p.release(nil, map[string]string{"templates/deployment.yaml": "", "templates/crd.yaml": crd, "templates/x.yaml": object(tt.status)})
+		r := p.release(nil, map[string]string{"templates/deployment.yaml": "", "templates/x.yaml": object(tt.status)}) // the kind stays the first release's
 		r.Name, r.Newest, r.Timeout = fmt.Sprintf("cr-%d", i), Record{}, 2*time.Second
 		delete(r.Values, "x")
 		_, err := p.cluster.Deploy(t.Context(), r, func(string) {})

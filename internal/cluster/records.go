@@ -104,8 +104,11 @@ type Record struct {
 	Mark      Mark
 }
 
-// Pending reports whether an install, upgrade or roll back is under way, or was when its writer died.
-func (r Record) Pending() bool { return common.Status(r.Status).IsPending() }
+// Pending reports whether an install, upgrade, roll back or uninstall is under way, or was when its writer died. Helm does not count the last
+// one, and can neither install nor upgrade what a dead `helm uninstall` left.
+func (r Record) Pending() bool { return isPending(common.Status(r.Status)) }
+
+func isPending(s common.Status) bool { return s.IsPending() || s == common.StatusUninstalling }
 
 // Deployed reports whether this revision is what runs.
 func (r Record) Deployed() bool { return r.Status == common.StatusDeployed.String() }
@@ -187,6 +190,9 @@ func recordOf(o *metav1.PartialObjectMetadata) (Record, bool) {
 	r := Record{
 		Namespace: o.Namespace, Name: o.Labels["name"], Revision: revision, Status: o.Labels["status"],
 		Written: o.CreationTimestamp.UTC(), Mark: markOf(o.Labels, revision),
+	}
+	if r.Status == common.StatusUninstalling.String() {
+		r.Mark = Mark{} // who uninstalls is not who wrote the record
 	}
 	if s, err := strconv.ParseInt(o.Labels["modifiedAt"], 10, 64); err == nil {
 		r.Written = time.Unix(s, 0).UTC()

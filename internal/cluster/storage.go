@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
+	chartcommon "helm.sh/helm/v4/pkg/chart/common"
 	"helm.sh/helm/v4/pkg/release"
 	"helm.sh/helm/v4/pkg/release/common"
 	releasev1 "helm.sh/helm/v4/pkg/release/v1"
@@ -85,7 +87,25 @@ func (s *store) Create(key string, r release.Releaser) error {
 		s.written = rel.Version
 		s.mu.Unlock()
 	}
-	return err
+	return explainSize(rel, err)
+}
+
+// explainSize says what to do about a record that the API server does not take because it is too large: charts are stored whole, and files that no
+// template reads are what usually makes them so.
+func explainSize(rel *releasev1.Release, err error) error {
+	tooLarge := apierrors.IsInvalid(err) && strings.Contains(err.Error(), "Too long") || apierrors.IsRequestEntityTooLargeError(err)
+	if !tooLarge || rel.Chart == nil {
+		return err
+	}
+	files := slices.Clone(rel.Chart.Files)
+	files = append(files, rel.Chart.Templates...)
+	slices.SortFunc(files, func(a, b *chartcommon.File) int { return len(b.Data) - len(a.Data) })
+	var largest []string
+	for _, f := range files[:min(3, len(files))] {
+		largest = append(largest, fmt.Sprintf("%s (%d KB)", f.Name, (len(f.Data)+999)/1000))
+	}
+	return fmt.Errorf("the release record would be larger than the 1 MiB that a Secret can hold, compressed: name what the templates do not read in the chart's .helmignore; "+
+		"the largest files are %s: %w", strings.Join(largest, ", "), err)
 }
 
 // manifests are those of the revisions that were read in full.

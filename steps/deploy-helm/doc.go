@@ -24,7 +24,7 @@ another region is deployed there; what it leaves behind is not removed.
 **The gate.** The service and version of a release are ` + "`values.image.repository`" + ` and ` + "`values.image.tag`" + `. The decision of
 gate-uat on them, handed over in this build or else recorded under DECISIONS_PATH, bounds the deployment: an account that it does not allow
 is skipped. It is found by its image, whatever SERVICE the gate was told; where none names the image, the decision on a service of the
-repository's last path element counts, and of several all do. The step stops (exit 3) before anything is touched when
+repository's last path element counts, and of several all do. A tag without quotes that YAML reads as another number (0123, 1.10) fails its release. The step stops (exit 3) before anything is touched when
 ` + "`values.image.digest`" + ` is not the decision's digest, when the registry has the tag on another one or has it no more (VERIFY_TAG), when
 a candidate is allowed to an account that the inventory does not mark ` + "`is_uat`" + `, or when the inventory in the config repo that a
 decision was made on is gone. Without a decision, a pre-release or a build tag is not deployed to an account that the inventory does not

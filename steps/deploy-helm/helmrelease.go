@@ -64,7 +64,8 @@ func (w *wanted) String() string { return w.key.Namespace + "/" + w.key.Name }
 // image is what a HelmRelease says of its service's image, in values.image, the place that charts agree on.
 type image struct {
 	repository, tag, digest string
-	marked                  bool // the tag is written by the image automation, so that it is one of ours
+	marked                  bool   // the tag is written by the image automation, so that it is one of ours
+	misread                 string // why the tag that is deployed would be another than the one that is written; "" when it is the same
 }
 
 // service is the last path element of the repository.
@@ -193,6 +194,9 @@ func readRelease(file string, doc, raw []byte, accountLabel string) (*wanted, er
 	w.createNamespace = hr.GetInstall().CreateNamespace
 	w.image = imageOf(w.values, doc)
 	var faults []string
+	if w.image.misread != "" {
+		faults = append(faults, w.image.misread)
+	}
 	for _, e := range unknown {
 		faults = append(faults, e.Error())
 	}
@@ -318,14 +322,30 @@ func imageOf(values map[string]any, doc []byte) image {
 	i.tag, _ = section["tag"].(string)
 	i.digest, _ = section["digest"].(string)
 	var root yaml.Node
+	var n *yaml.Node
 	if yaml.Unmarshal(doc, &root) == nil && len(root.Content) > 0 {
-		n := root.Content[0]
+		n = root.Content[0]
 		for _, name := range []string{"spec", "values", "image", "tag"} {
 			n = member(n, name)
 		}
 		i.marked = n != nil && strings.Contains(n.LineComment, `"$imagepolicy"`)
 	}
+	i.readNumber(n, section["tag"])
 	return i
+}
+
+// readNumber takes a tag that YAML took for a number or the like, because it has no quotes. A template prints it as Go does: 20 stays what it
+// is, but 0123 becomes 83, 1.10 becomes 1.1, and 1e10 becomes 1e+10. n is where it is written, nil when that is not known.
+func (i *image) readNumber(n *yaml.Node, value any) {
+	switch value.(type) {
+	case float64, int64, bool:
+	default:
+		return
+	}
+	i.tag = fmt.Sprint(value)
+	if n != nil && n.Kind == yaml.ScalarNode && n.Value != i.tag {
+		i.misread = fmt.Sprintf("values.image.tag is %s without quotes, which is deployed as %s: put it into quotes", n.Value, i.tag)
+	}
 }
 
 func member(n *yaml.Node, name string) *yaml.Node {
