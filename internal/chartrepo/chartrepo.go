@@ -29,8 +29,9 @@ import (
 )
 
 const (
-	maxIndex   = 64 << 20 // bytes of an index, after decompression; source-controller takes 50 MiB
-	maxArchive = 32 << 20 // bytes of a chart's archive; source-controller takes 10 MiB
+	maxIndex = 64 << 20 // bytes of an index, after decompression; source-controller takes 50 MiB
+	// MaxArchive is how many bytes the archive of a chart may have; source-controller takes 10 MiB.
+	MaxArchive = 32 << 20
 )
 
 // DefaultTimeout is how long one request may take (spec.timeout of Flux's HelmRepository).
@@ -169,7 +170,7 @@ func (r *Repository) Download(ctx context.Context, v Version) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
-	archive, err := r.get(ctx, at, maxArchive, "identity") // servers call a .tgz a compressed .tar, and net/http would decompress it
+	archive, err := r.get(ctx, at, MaxArchive, "identity") // servers call a .tgz a compressed .tar, and net/http would decompress it
 	if err != nil {
 		return nil, fmt.Errorf("%s from %s: %w", doing, show(at), err)
 	}

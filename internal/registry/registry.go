@@ -90,8 +90,8 @@ type Image struct {
 	Platforms []string
 }
 
-// plain reports whether a registry is reached over plain HTTP.
-func (c *Client) plain(host string) bool {
+// Plain reports whether a registry, host or host:port, is reached over plain HTTP.
+func (c *Client) Plain(host string) bool {
 	bare := host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		bare = h
@@ -106,7 +106,7 @@ func (c *Client) plain(host string) bool {
 // parse reads host/path.
 func (c *Client) parse(repository string) (name.Repository, error) {
 	options := []name.Option{name.StrictValidation}
-	if host, _, ok := strings.Cut(repository, "/"); ok && c.plain(host) {
+	if host, _, ok := strings.Cut(repository, "/"); ok && c.Plain(host) {
 		options = append(options, name.Insecure)
 	}
 	return name.NewRepository(repository, options...)

@@ -30,7 +30,7 @@ func (c *Client) session(ctx context.Context, repo name.Repository) *session {
 		return s
 	}
 	scheme := "https"
-	if c.plain(repo.RegistryStr()) {
+	if c.Plain(repo.RegistryStr()) {
 		scheme = "http"
 	}
 	next := transport.NewUserAgent(&guard{host: repo.RegistryStr(), scheme: scheme, next: c.base}, "cloudbuild-steps")

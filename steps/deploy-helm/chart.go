@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -9,6 +11,7 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/Masterminds/semver/v3"
@@ -25,8 +28,17 @@ const maxChart = 100 << 20
 // renders it.
 type chartFiles struct {
 	name, version string
-	files         []archive.BufferedFile // names from the chart's folder
-	digest        string                 // over names and contents, hexadecimal
+	revision      string                 // put into the version as build metadata; see load
+	files         []archive.BufferedFile // names from the chart's folder; nil until they are fetched
+	digest        string                 // of the content: over names and contents, or of the archive
+
+	// Of a chart outside the config repo (remote.go):
+	from     string                                // where it is, for messages; "" for a chart of the config repo
+	download func(context.Context) ([]byte, error) // its archive
+	check    func(name, version string) error      // whether the archive is the chart that was meant
+	once     sync.Once
+	fetched  error
+	took     time.Duration // what the download took
 }
 
 // readChart reads a chart from the repo, leaving out what its .helmignore says, as `helm package` and Flux do.
@@ -103,7 +115,8 @@ func (e entry) ModTime() time.Time { return time.Time{} }
 func (e entry) IsDir() bool        { return e.mode.IsDir() }
 func (e entry) Sys() any           { return nil }
 
-// load makes a chart of the files. A commit is put into the version as build metadata, the way Flux does for reconcileStrategy: Revision.
+// load makes a chart of the files. A commit is put into the version as build metadata, the way Flux does for reconcileStrategy: Revision, and
+// so is the digest of the artifact that an OCIRepository names.
 func (c *chartFiles) load(commit string) (*chart.Chart, error) {
 	files := make([]*archive.BufferedFile, len(c.files))
 	for i, f := range c.files {
@@ -119,10 +132,14 @@ func (c *chartFiles) load(commit string) (*chart.Chart, error) {
 	}
 	for _, d := range made.Metadata.Dependencies {
 		if !have[d.Name] {
-			return nil, fmt.Errorf("dependency %s %s is not in charts/: commit it there (helm dependency update), it is not downloaded", d.Name, d.Version)
+			where := "commit it there (helm dependency update)"
+			if c.from != "" {
+				where = "the archive must bring it along (helm dependency update before helm package)"
+			}
+			return nil, fmt.Errorf("dependency %s %s is not in charts/: %s, it is not downloaded", d.Name, d.Version, where)
 		}
 	}
-	if commit != "" {
+	if commit = cmp.Or(c.revision, commit); commit != "" {
 		if made.Metadata.Version, err = withRevision(made.Metadata.Version, commit); err != nil {
 			return nil, err
 		}
@@ -155,7 +172,11 @@ func (w *wanted) digest() (string, error) {
 		return "", err
 	}
 	sum := sha256.New()
-	for _, part := range []string{digestFormat, w.chart.digest, string(values), w.namespace, w.key.Name, fmt.Sprint(w.addRevision)} {
+	parts := []string{digestFormat, w.chart.digest, string(values), w.namespace, w.key.Name, fmt.Sprint(w.addRevision)}
+	if len(w.valuesFiles) > 0 {
+		parts = append(parts, fmt.Sprintf("%q %t", w.valuesFiles, w.ignoreMissing))
+	}
+	for _, part := range parts {
 		fmt.Fprintf(sum, "%d:%s\n", len(part), part)
 	}
 	return hex.EncodeToString(sum.Sum(nil))[:40], nil // a label holds 63 characters

@@ -36,9 +36,12 @@ type wanted struct {
 	account         string      // whose it is; "" for nobody's, such as staging
 	cluster         string      // which one it is deployed to; see targets.place
 	labels          map[string]string
-	chartPath       string // in the repo, without ./ in front
-	source          string // namespace/name of the GitRepository that holds the chart
-	addRevision     bool   // the chart's version gets the commit as build metadata
+	source          sourceName   // the object of Flux that the chart comes from
+	chartPath       string       // of a chart in this repo: its folder, without ./ in front
+	addRevision     bool         // the chart's version gets the commit as build metadata
+	remote          *remoteChart // of a chart elsewhere
+	valuesFiles     []string     // files that make up the chart's default values, instead of its values.yaml; see valuesfiles.go
+	ignoreMissing   bool         // those of them that do not exist
 	values          map[string]any
 	valuesFrom      []helmv2.ValuesReference
 	secrets         concealed // what valuesFrom found in Secrets
@@ -78,7 +81,7 @@ func readReleases(repo *source, folder, accountLabel string) ([]*wanted, error) 
 		list     []*wanted
 		problems []error
 		charts   = chartFolders(repo.names)
-		repos    = map[string]string{} // URL of each GitRepository by namespace/name
+		from     = sources{}
 	)
 	for _, name := range repo.names {
 		if !within(name, folder) || !isYAML(name) || inAny(name, charts) || strings.HasPrefix(path.Base(name), ".") {
@@ -88,10 +91,10 @@ func readReleases(repo *source, folder, accountLabel string) ([]*wanted, error) 
 		if err != nil {
 			return nil, err
 		}
-		if !bytes.Contains(text, []byte("HelmRelease")) && !bytes.Contains(text, []byte("GitRepository")) {
+		if !concerns(text) {
 			continue // anything may lie in a repo: only what concerns us has to be well formed
 		}
-		found, err := readManifests(name, text, accountLabel, repos)
+		found, err := readManifests(name, text, accountLabel, from)
 		if err != nil {
 			problems = append(problems, err)
 		}
@@ -110,15 +113,20 @@ func readReleases(repo *source, folder, accountLabel string) ([]*wanted, error) 
 	overlays := customizations(repo)
 	for _, w := range list {
 		w.checkOverlay(overlays)
-		w.checkSource(repos, repo.url)
+		from.bind(w, repo.url)
 	}
 	findDependencies(list)
 	slices.SortFunc(list, func(a, b *wanted) int { return strings.Compare(a.String(), b.String()) })
 	return list, nil
 }
 
-// readManifests reads the HelmReleases of one file, and notes the URLs of the GitRepositories beside them.
-func readManifests(file string, text []byte, accountLabel string, repos map[string]string) ([]*wanted, error) {
+// concerns reports whether a file may hold a HelmRelease or what its chart comes from.
+func concerns(text []byte) bool {
+	return bytes.Contains(text, []byte(helmv2.HelmReleaseKind)) || slices.ContainsFunc(sourceKinds, func(kind string) bool { return bytes.Contains(text, []byte(kind)) })
+}
+
+// readManifests reads the HelmReleases of one file, and notes the sources of charts beside them.
+func readManifests(file string, text []byte, accountLabel string, from sources) ([]*wanted, error) {
 	if len(text) > maxManifest {
 		return nil, fmt.Errorf("%s is larger than %d MiB", file, maxManifest>>20)
 	}
@@ -144,17 +152,14 @@ func readManifests(file string, text []byte, accountLabel string, repos map[stri
 				Name      string `json:"name"`
 				Namespace string `json:"namespace"`
 			} `json:"metadata"`
-			Spec struct {
-				URL string `json:"url"`
-			} `json:"spec"`
 		}
 		if err := json.UnmarshalCaseSensitivePreserveInts(raw, &head); err != nil {
 			continue // some other kind whose members have other types
 		}
 		group, _, _ := strings.Cut(head.APIVersion, "/")
 		switch {
-		case head.Kind == "GitRepository" && group == "source.toolkit.fluxcd.io":
-			repos[head.Metadata.Namespace+"/"+head.Metadata.Name] = head.Spec.URL
+		case group == sourceGroup && slices.Contains(sourceKinds, head.Kind):
+			from.add(file, head.APIVersion, sourceName{head.Kind, head.Metadata.Namespace, head.Metadata.Name}, raw)
 		case head.Kind == helmv2.HelmReleaseKind && group == helmv2.GroupVersion.Group:
 			w, err := readRelease(file, doc, raw, accountLabel)
 			if err != nil {
@@ -212,21 +217,7 @@ func readRelease(file string, doc, raw []byte, accountLabel string) (*wanted, er
 	case util.ValidateReleaseName(w.key.Name) != nil:
 		faults = append(faults, fmt.Sprintf("release name %q is not valid: at most 53 lower-case letters, digits, - and .", w.key.Name))
 	}
-	if hr.Spec.Chart == nil {
-		if hr.Spec.ChartRef == nil {
-			faults = append(faults, "spec.chart is missing")
-		}
-	} else {
-		spec := hr.Spec.Chart.Spec
-		w.addRevision = spec.ReconcileStrategy == "Revision"
-		w.chartPath = path.Clean(spec.Chart)
-		w.source = hr.Spec.Chart.GetNamespace(hr.Namespace) + "/" + spec.SourceRef.Name
-		if spec.SourceRef.Kind != "GitRepository" {
-			faults = append(faults, fmt.Sprintf("spec.chart.spec.sourceRef.kind %q is not supported: want GitRepository", spec.SourceRef.Kind))
-		} else if w.chartPath == "." || w.chartPath == ".." || path.IsAbs(w.chartPath) || strings.HasPrefix(w.chartPath, "../") {
-			faults = append(faults, fmt.Sprintf("spec.chart.spec.chart %q is not a folder of the repository", spec.Chart))
-		}
-	}
+	faults = append(faults, w.setChart(&hr)...)
 	for n, ref := range hr.Spec.DependsOn {
 		if ref.ReadyExpr != "" {
 			faults = append(faults, fmt.Sprintf("spec.dependsOn[%d].readyExpr is not supported", n))
@@ -267,14 +258,17 @@ var known = map[string]string{
 	"spec.values":                                   "",
 	"spec.valuesFrom":                               "",
 	"spec.dependsOn":                                "",
+	"spec.chartRef":                                 "",
 	"spec.chart":                                    "{",
 	"spec.chart.metadata":                           "", // by design: of the HelmChart object in the cluster, which is not made
 	"spec.chart.spec":                               "{",
 	"spec.chart.spec.chart":                         "",
-	"spec.chart.spec.version":                       "", // by design: Flux ignores it for a GitRepository
+	"spec.chart.spec.version":                       "", // without effect for a GitRepository, as in Flux
 	"spec.chart.spec.sourceRef":                     "",
 	"spec.chart.spec.interval":                      "", // by design
 	"spec.chart.spec.reconcileStrategy":             "",
+	"spec.chart.spec.valuesFiles":                   "",
+	"spec.chart.spec.ignoreMissingValuesFiles":      "",
 	"spec.install":                                  "{",
 	"spec.install.createNamespace":                  "",
 	"spec.install.crds":                             "Create",
@@ -397,26 +391,11 @@ func (w *wanted) checkOverlay(overlays map[string]string) {
 	}
 }
 
-// checkSource refuses a release whose GitRepository is known to be another repository than this one: its chart would be taken from here.
-// Only the last path element is compared, since one repository has many addresses (SSH, HTTP, mirrors).
-func (w *wanted) checkSource(repos map[string]string, own string) {
-	if len(repos) == 0 || own == "" || w.source == "" {
-		return
-	}
-	if url, ok := repos[w.source]; ok && repoName(url) != repoName(own) {
-		w.addFault(fmt.Sprintf("spec.chart.spec.sourceRef is the repository %s, not this one: charts of other repositories are not supported", url))
-	}
-}
-
 func (w *wanted) addFault(text string) {
 	if w.fault != "" {
 		text = w.fault + "; " + text
 	}
 	w.fault = text
-}
-
-func repoName(url string) string {
-	return strings.TrimSuffix(path.Base(strings.TrimRight(url, "/")), ".git")
 }
 
 func isYAML(name string) bool {

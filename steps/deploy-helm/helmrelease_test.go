@@ -130,7 +130,7 @@ func TestAFieldThatIsNotSupportedIsReportedByItsName(t *testing.T) {
 		{"replacing CRDs", "  install: {crds: CreateReplace}\n", "spec.install.crds: CreateReplace is not supported"},
 		{"a misspelt field", "  targetNamspace: x\n", `unknown field "spec.targetNamspace"`},
 		{"a field in the wrong case", "  TargetNamespace: x\n", `unknown field "spec.TargetNamespace"`},
-		{"a chart reference", "  chartRef: {kind: OCIRepository, name: x}\n", "spec.chartRef is not supported"},
+		{"two charts", "  chartRef: {kind: OCIRepository, name: x}\n", "spec.chart and spec.chartRef are both set"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			list, err := readReleases(inMemory(map[string]string{"a.yaml": with(tt.lines)}), ".", "account")
@@ -154,7 +154,7 @@ func TestFieldsWithoutEffectHereAreAccepted(t *testing.T) {
 
 func TestAChartFromElsewhereIsAFault(t *testing.T) {
 	for _, tt := range []struct{ name, from, to, want string }{
-		{"a Helm repository", "kind: GitRepository", "kind: HelmRepository", `sourceRef.kind "HelmRepository" is not supported`},
+		{"a bucket", "kind: GitRepository", "kind: Bucket", `sourceRef.kind "Bucket" is not supported: want GitRepository or HelmRepository`},
 		{"a path above the repo", "./charts/backend", "../other/charts/backend", "is not a folder of the repository"},
 		{"an absolute path", "./charts/backend", "/charts/backend", "is not a folder of the repository"},
 		{"no namespace", "  namespace: account-maple\n", "", "metadata.namespace must be set"},
@@ -248,12 +248,12 @@ func FuzzReadManifests(f *testing.F) {
 	f.Add(plainRelease + "---\n" + plainRelease)
 	f.Add("kind: HelmRelease\napiVersion: helm.toolkit.fluxcd.io/v2\nspec: {chart: {spec: {chart: a}}, values: [1]}")
 	f.Fuzz(func(t *testing.T, text string) {
-		list, err := readManifests("a.yaml", []byte(text), "account", map[string]string{})
+		list, err := readManifests("a.yaml", []byte(text), "account", sources{})
 		if err != nil {
 			return
 		}
 		for _, w := range list {
-			if w.fault == "" && (w.key.Name == "" || w.key.Namespace == "" || w.chartPath == "" || strings.Contains("/"+w.chartPath+"/", "/../")) {
+			if w.fault == "" && (w.key.Name == "" || w.key.Namespace == "" || w.chartPath == "" && w.remote == nil && w.source.kind != ociRepository && w.source.kind != helmChart || strings.Contains("/"+w.chartPath+"/", "/../")) {
 				t.Errorf("%+v has no fault", w)
 			}
 		}

@@ -30,7 +30,7 @@ func (r *revision) UnmarshalText(b []byte) error {
 // quiet sends what Helm says on its own account, through the global loggers of the standard library, into the step's log.
 func quiet(b *step.Build) { slog.SetDefault(b.Log) }
 
-// readCharts gives every release its chart. A chart that cannot be read is the fault of the releases that use it.
+// readCharts gives every release its chart, of those that have it in this repo. A chart that cannot be read is the fault of the releases that use it.
 func readCharts(repo *source, list []*wanted) {
 	type result struct {
 		chart *chartFiles
@@ -38,7 +38,7 @@ func readCharts(repo *source, list []*wanted) {
 	}
 	read := map[string]result{}
 	for _, w := range list {
-		if w.fault != "" {
+		if w.fault != "" || w.remote != nil {
 			continue
 		}
 		r, ok := read[w.chartPath]
@@ -46,7 +46,10 @@ func readCharts(repo *source, list []*wanted) {
 			r.chart, r.err = readChart(repo, w.chartPath)
 			read[w.chartPath] = r
 		}
-		if w.chart = r.chart; r.err != nil {
+		if w.chart = r.chart; r.err == nil && len(w.valuesFiles) > 0 {
+			r.err = w.replaceValues(repo)
+		}
+		if r.err != nil {
 			w.addFault(r.err.Error())
 		}
 	}

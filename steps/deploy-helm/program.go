@@ -155,6 +155,8 @@ func deploy(ctx context.Context, b *step.Build, in In) (Out, error) {
 	_ = targets.place(everything[len(list):], c) // what is not deployed may be without a cluster
 	c.states = targets.states(everything)
 	resolveValues(ctx, targets, repo, list)
+	remote := &remoteCharts{plain: in.Insecure, notice: func(text string) { b.Log.Warn(text) }, secrets: targets.secret}
+	remote.resolve(ctx, list, c)
 	if c.decisions, err = readDecisions(b, repo, in, released(list)); err != nil {
 		return Out{Commit: repo.commit}, err
 	}
@@ -167,6 +169,7 @@ func deploy(ctx context.Context, b *step.Build, in In) (Out, error) {
 	if err := verifyTags(ctx, in, c, tasks); err != nil {
 		return Out{Commit: repo.commit}, err
 	}
+	fetchCharts(ctx, tasks)
 	if b.DryRun {
 		return finish(b, repo, plannedOnly(tasks))
 	}

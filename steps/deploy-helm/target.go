@@ -313,6 +313,11 @@ func (t *targets) states(list []*wanted) map[cluster.Key]cluster.State {
 	return states
 }
 
+// secret reads a Secret of one cluster; there is none, without an error, when it does not exist.
+func (t *targets) secret(ctx context.Context, name, namespace, secret string) (map[string][]byte, error) {
+	return t.found[name].cluster.Data(ctx, "Secret", namespace, secret)
+}
+
 func (t *targets) clusters() map[string]*cluster.Cluster {
 	all := map[string]*cluster.Cluster{}
 	for name, f := range t.found {
