@@ -38,7 +38,6 @@ type chartFiles struct {
 	check    func(name, version string) error      // whether the archive is the chart that was meant
 	once     sync.Once
 	fetched  error
-	took     time.Duration // what the download took
 }
 
 // readChart reads a chart from the repo, leaving out what its .helmignore says, as `helm package` and Flux do.
@@ -118,6 +117,15 @@ func (e entry) Sys() any           { return nil }
 // load makes a chart of the files. A commit is put into the version as build metadata, the way Flux does for reconcileStrategy: Revision, and
 // so is the digest of the artifact that an OCIRepository names.
 func (c *chartFiles) load(commit string) (*chart.Chart, error) {
+	made, err := c.read()
+	if commit = cmp.Or(c.revision, commit); err == nil && commit != "" {
+		made.Metadata.Version, err = withRevision(made.Metadata.Version, commit)
+	}
+	return made, err
+}
+
+// read makes a chart of the files as they are.
+func (c *chartFiles) read() (*chart.Chart, error) {
 	files := make([]*archive.BufferedFile, len(c.files))
 	for i, f := range c.files {
 		files[i] = &f
@@ -137,11 +145,6 @@ func (c *chartFiles) load(commit string) (*chart.Chart, error) {
 				where = "the archive must bring it along (helm dependency update before helm package)"
 			}
 			return nil, fmt.Errorf("dependency %s %s is not in charts/: %s, it is not downloaded", d.Name, d.Version, where)
-		}
-	}
-	if commit = cmp.Or(c.revision, commit); commit != "" {
-		if made.Metadata.Version, err = withRevision(made.Metadata.Version, commit); err != nil {
-			return nil, err
 		}
 	}
 	return made, nil

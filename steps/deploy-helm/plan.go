@@ -69,7 +69,7 @@ func makePlan(list []*wanted, c circumstances) (tasks []*task, refusals []string
 		tasks = append(tasks, t)
 		channel := c.channel(w)
 		t.wave, t.channel, t.region = c.wave(channel), channel, c.region(w)
-		if w.fault == "" {
+		if w.fault == "" && w.chart != nil { // the chart of one that is left out may be unknown
 			var err error
 			if t.digest, err = w.digest(); err != nil {
 				w.addFault(err.Error())

@@ -161,15 +161,15 @@ func deploy(ctx context.Context, b *step.Build, in In) (Out, error) {
 		return Out{Commit: repo.commit}, err
 	}
 	tasks, refusals := makePlan(list, c)
-	orderByDependencies(tasks, c)
 	if len(refusals) > 0 {
 		return Out{Commit: repo.commit}, step.Refuse("nothing was touched; run gate-uat and bump-config for the version, or correct the values",
 			"%d of %d releases must not be deployed: %s", len(refusals), len(list), strings.Join(refusals, "; "))
 	}
+	fetchCharts(ctx, tasks)
+	orderByDependencies(tasks, c)
 	if err := verifyTags(ctx, in, c, tasks); err != nil {
 		return Out{Commit: repo.commit}, err
 	}
-	fetchCharts(ctx, tasks)
 	if b.DryRun {
 		return finish(b, repo, plannedOnly(tasks))
 	}

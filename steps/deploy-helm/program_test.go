@@ -39,10 +39,16 @@ func TestMain(m *testing.M) {
 		"contexts":    twoContexts,
 		"decision":    decision,
 		"flux":        flux,
+		"fluxrelease": fluxrelease,
+		"fluxsource":  fluxsource,
+		"helmindex":   helmindex,
+		"helmpackage": helmpackage,
+		"helmpush":    helmpush,
 		"helmrelease": helmrelease,
 		"look":        look,
 		"owners":      owners,
 		"push":        push,
+		"secret":      makeSecret,
 		"show":        show,
 	})
 }
@@ -72,6 +78,7 @@ func TestScripts(t *testing.T) {
 	}
 	cloud := startCloud(t, cluster.DeployerKubeconfig, 0)
 	hasty := startCloud(t, cluster.DeployerKubeconfig, 2*time.Second)
+	charts := startChartWorld(t)
 	var repos atomic.Int64
 	t.Run("all", func(t *testing.T) { // scripts run side by side; the servers live until the last of them ends
 		steptest.Run(t, "testdata/script", func(e *testscript.Env) error {
@@ -87,6 +94,9 @@ func TestScripts(t *testing.T) {
 				if out, err := exec.Command("cp", "-r", filepath.Join(example, name), repo).CombinedOutput(); err != nil {
 					return fmt.Errorf("%w: %s", err, out)
 				}
+			}
+			if err := charts.setup(e); err != nil {
+				return err
 			}
 			for k, v := range cloud.Env() {
 				e.Setenv(k, v)

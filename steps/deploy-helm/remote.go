@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/Masterminds/semver/v3"
 	"helm.sh/helm/v4/pkg/chart/loader/archive"
@@ -345,7 +344,6 @@ func (c *chartFiles) fetch(ctx context.Context) error {
 }
 
 func (c *chartFiles) fetchOnce(ctx context.Context) error {
-	began := time.Now()
 	text, err := c.download(ctx)
 	if err != nil {
 		return err
@@ -353,14 +351,14 @@ func (c *chartFiles) fetchOnce(ctx context.Context) error {
 	if c.files, err = unpack(text); err != nil {
 		return fmt.Errorf("the archive of chart %s %s from %s: %w", c.name, c.version, c.from, err)
 	}
-	made, err := c.load("")
+	made, err := c.read()
 	if err != nil {
 		return fmt.Errorf("chart %s %s from %s: %w", c.name, c.version, c.from, err)
 	}
 	if err := c.check(made.Name(), made.Metadata.Version); err != nil {
 		return err
 	}
-	c.name, c.version, c.took = made.Name(), made.Metadata.Version, time.Since(began)
+	c.name, c.version = made.Name(), made.Metadata.Version
 	if c.digest == "" {
 		sum := sha256.Sum256(text)
 		c.digest = hex.EncodeToString(sum[:])
@@ -396,7 +394,7 @@ func unpack(text []byte) ([]archive.BufferedFile, error) {
 func fetchCharts(ctx context.Context, tasks []*task) {
 	var list []*task
 	for _, t := range tasks {
-		if t.state == "" && t.release.remote != nil {
+		if t.begins() && t.release.remote != nil {
 			list = append(list, t)
 		}
 	}
@@ -407,6 +405,7 @@ func fetchCharts(ctx context.Context, tasks []*task) {
 			w.chart, err = w.chart.withValues(w.valuesFiles, w.ignoreMissing)
 		}
 		if err != nil {
+			t.occupied = false
 			t.state, t.reason = failed, fmt.Sprintf("%s: %s (%s): %s", w.file, w.remote.from, w.remote.from.file, withAdvice(err))
 		}
 	})
