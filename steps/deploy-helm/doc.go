@@ -3,7 +3,7 @@ package main
 // doc is the text of -help and the README.
 const doc = `The step reads the newest commit of the config repo in memory and finds its HelmReleases (` + "`helm.toolkit.fluxcd.io/v2`" + `). Each is compared with
 what the cluster remembers of it: a digest of chart, values and target, kept as a label of Helm's own release record. What has not changed
-is left alone, without rendering anything. The rest is packaged from the chart in the repo, installed or upgraded with the Helm SDK, and
+is left alone, without rendering anything. The rest is packaged from its chart, installed or upgraded with the Helm SDK, and
 watched until it is ready; a pod that cannot become ready is named at once, with container, reason, message and the last lines of its log.
 
 **Order.** Staging (HelmReleases without an account) and UAT accounts come first, production accounts when all of those are healthy. Within a wave
@@ -61,7 +61,16 @@ and reason, in one file without scripts. Both are written when releases failed, 
 a changed Secret deploys what uses it. What a Secret holds is not printed: where Helm or the server quote it in an error, it is concealed. values.image
 must not come from a Secret, since the gate judges it by name.
 
-**Fields.** Supported are chart (a path in this repo, ` + "`GitRepository`" + ` source), values, valuesFrom, dependsOn, releaseName, targetNamespace, storageNamespace, timeout, maxHistory,
+**Charts.** A chart is a folder of this repo (` + "`GitRepository`" + ` source), or comes from a ` + "`HelmRepository`" + ` (HTTP, or ` + "`type: oci`" + `), or from an
+` + "`OCIRepository`" + ` that spec.chartRef names; a ` + "`HelmChart`" + ` that it names says which of them. These objects (` + "`source.toolkit.fluxcd.io`" + ` v1, v1beta2) are
+read from the config repo, and versions and ranges are chosen as Flux chooses them. Secrets that they name (user name and password, .dockerconfigjson,
+bearerToken, certificates) are read in their namespace from the cluster that is deployed to; a registry without one gets the credentials of the build, as for images. Each
+run asks for the index of a Helm repository once (at most 64 MiB), or for the manifest behind a tag, because both can change; the archive (at most 32 MiB) is
+downloaded only where something is to be deployed, once, and compared with the digest in the index or manifest. A chart must bring its dependencies
+along in charts/. Plain HTTP is for loopback and for what REGISTRY_INSECURE lists, whatever ` + "`insecure`" + ` says. Nothing unverified is deployed: a source or chart with ` + "`verify`" + `
+is refused, and so is any other field of a source that is not supported, by its name.
+
+**Fields.** Supported are chart and chartRef (see above; with valuesFiles and ignoreMissingValuesFiles), values, valuesFrom, dependsOn, releaseName, targetNamespace, storageNamespace, timeout, maxHistory,
 suspend and install.createNamespace; with ` + "`reconcileStrategy: Revision`" + ` the chart's version gets the commit as build metadata, as Flux does. interval,
 remediation retries and what Flux itself ignores have no effect here by design. Any other field that is set fails its release by name.
 As with Flux, objects that exist already are adopted and conflicts with other field managers are forced; an object that belongs to another Helm release is
