@@ -29,6 +29,7 @@ type Build struct {
 	output  string // $BUILDER_OUTPUT
 	timeout time.Duration
 	text    func(string)
+	screen  *screen // nil when stderr is no terminal
 }
 
 // Text prints a block of several lines (a table, a diff) on stderr, each line made safe.

@@ -25,6 +25,7 @@ import (
 
 	// The images hold no certificate files: roots travel in the binary and are used where the system has none.
 	_ "golang.org/x/crypto/x509roots/fallback"
+	"golang.org/x/term"
 )
 
 // Program is one step: what it is called, what it does, and the function that does it.
@@ -58,13 +59,22 @@ type world struct {
 	lookup         func(name string) (string, bool)
 	stdout, stderr io.Writer
 	workspace      string // where Cloud Build mounts the build's files
+	// columns is the width of the terminal that stderr is; nil when it is none.
+	columns func() int
 }
 
 // Main runs the program in the real world and exits.
 func Main[In any, Out Resulter](p Program[In, Out]) {
 	noCoreDumps()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := p.run(ctx, world{args: os.Args[1:], lookup: os.LookupEnv, stdout: os.Stdout, stderr: os.Stderr, workspace: "/workspace"})
+	w := world{args: os.Args[1:], lookup: os.LookupEnv, stdout: os.Stdout, stderr: os.Stderr, workspace: "/workspace"}
+	if fd := int(os.Stderr.Fd()); term.IsTerminal(fd) && os.Getenv("TERM") != "dumb" {
+		w.columns = func() int {
+			columns, _, _ := term.GetSize(fd)
+			return columns
+		}
+	}
+	code := p.run(ctx, w)
 	stop()
 	os.Exit(code)
 }
@@ -157,11 +167,16 @@ func (p Program[In, Out]) prepare(w world) (*Build, In, error) {
 	if level.UnmarshalText([]byte(set.LogLevel)) != nil { // the fault is in the list already
 		level = slog.LevelInfo
 	}
+	var onTerminal *screen
+	if w.columns != nil && set.LogFormat == "text" {
+		onTerminal = &screen{w: w.stderr, columns: w.columns, now: time.Now}
+		w.stderr = onTerminal
+	}
 	b := &Build{
 		ID: set.BuildID, ProjectID: set.ProjectID, Location: set.Location, Trigger: set.TriggerName, DryRun: set.DryRun,
 		Log:  newLogger(w.stderr, p.Name, set.LogFormat, level),
 		step: p.Name, dir: set.HandoverDir, output: set.Output, timeout: set.Timeout,
-		text: textPrinter(w.stderr, p.Name, set.LogFormat),
+		text: textPrinter(w.stderr, p.Name, set.LogFormat), screen: onTerminal,
 	}
 	d.handover = b.handoverField
 	d.decode(reflect.ValueOf(&in).Elem(), nil)

@@ -174,7 +174,7 @@ func deploy(ctx context.Context, b *step.Build, in In) (Out, error) {
 		return finish(b, repo, plannedOnly(tasks))
 	}
 	r := &rollout{
-		clusters: targets.clusters(), log: b.Log, repo: repo, plan: c, concurrency: in.Concurrency, timeout: in.WaitTimeout,
+		clusters: targets.clusters(), log: b.Log, working: b.Working, repo: repo, plan: c, concurrency: in.Concurrency, timeout: in.WaitTimeout,
 		patience: in.UnschedulableAfter, logLines: in.LogLines, rollBack: in.OnFailure == "rollback", tip: repo.tip,
 		mark: cluster.Mark{Build: b.ID, Commit: repo.commit, Committed: repo.committed, Until: time.Now().Add(remaining(ctx) + time.Minute)},
 	}

@@ -9,12 +9,14 @@ import (
 	"time"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/cluster"
+	"github.com/deepdesk/cloudbuild-steps/internal/step"
 )
 
 // rollout carries a plan out.
 type rollout struct {
 	clusters    map[string]*cluster.Cluster // by the name that wanted.cluster has
 	log         *slog.Logger
+	working     func(name string) *step.Work // shows on a terminal what is under way
 	repo        *source
 	plan        circumstances
 	mark        cluster.Mark // what all releases of this run have in common
@@ -126,6 +128,8 @@ func (t *task) line() Release {
 func (r *rollout) release(ctx, deploying context.Context, t *task) Release {
 	began := time.Now()
 	log := r.log.With("release", t.release.String())
+	work := r.working(fmt.Sprintf("%s %s", t.release, t.release.version()))
+	defer work.End()
 	for n := 1; ; n++ {
 		if !r.vacant(deploying, log, t) {
 			line := t.line()
@@ -134,7 +138,7 @@ func (r *rollout) release(ctx, deploying context.Context, t *task) Release {
 			return line
 		}
 		line := t.line()
-		line.Revision, line.State, line.Reason = r.once(ctx, deploying, log, t, &line)
+		line.Revision, line.State, line.Reason = r.once(ctx, deploying, log, work, t, &line)
 		line.Reason = t.release.secrets.text(line.Reason)
 		line.Seconds = float64(time.Since(began).Round(10*time.Millisecond)) / float64(time.Second)
 		if line.State != moved || n == attempts {
@@ -155,7 +159,7 @@ func (r *rollout) release(ctx, deploying context.Context, t *task) Release {
 // moved is the state of a release, never reported, that another writer changed since the plan was made.
 const moved = "moved"
 
-func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, t *task, line *Release) (revision int, state, reason string) {
+func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, work *step.Work, t *task, line *Release) (revision int, state, reason string) {
 	w, on := t.release, r.clusters[t.release.cluster]
 	if t.rescue != "" {
 		log.Warn("recovering a release that was left "+t.newest.Status, "revision", t.newest.Revision, "reason", t.rescue)
@@ -182,7 +186,11 @@ func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, t *task
 		rel.Timeout = r.timeout
 	}
 	log.Info("started", "from", line.From, "to", line.To, "chart", line.Chart)
-	report := func(text string) { log.Info("waiting", "for", w.secrets.text(text)) }
+	report := func(text string) {
+		text = w.secrets.text(text)
+		log.Info("waiting", "for", text)
+		work.Now(text)
+	}
 	revision, err = on.Deploy(deploying, rel, report)
 	line.Log = tellLog(log, err, w.secrets)
 	switch {
