@@ -42,6 +42,7 @@ const fluxManager = "helm-controller"
 // one. Fields of Helm's own older client-side apply are taken over in the same way.
 type claim struct {
 	cluster *Cluster
+	release *releasev1.Release // whose claim it is; nil before its record is written
 	build   func(manifest string) (kube.ResourceList, error)
 	move    []func() error // what is to be done once the record is written, before the objects are
 }
@@ -49,7 +50,7 @@ type claim struct {
 // before checks a revision that is about to be written. previous are the manifests of the release that are known; foreign says that one of
 // them was written by somebody else.
 func (c *claim) before(ctx context.Context, rel *releasev1.Release, previous []string, foreign bool) error {
-	c.move = nil
+	c.release, c.move = rel, nil
 	list, err := c.build(rel.Manifest)
 	if err != nil {
 		return err
@@ -104,7 +105,7 @@ func (c *claim) check(ctx context.Context, info *resource.Info, live runtime.Obj
 	if err != nil {
 		return err
 	}
-	name, namespace := o.GetAnnotations()[annotationRelease], o.GetAnnotations()[annotationNamespace]
+	name, namespace := ownerOf(o)
 	if name == "" || name == rel.Name && namespace == rel.Namespace {
 		return nil
 	}
@@ -121,6 +122,35 @@ func (c *claim) check(ctx context.Context, info *resource.Info, live runtime.Obj
 		where = " in namespace " + info.Namespace
 	}
 	return fmt.Errorf("%s%s exists, and is not taken from release %s/%s (let only one of the two write it): %w", describe(info), where, namespace, name, ErrOwned)
+}
+
+func ownerOf(o metav1.Object) (name, namespace string) {
+	return o.GetAnnotations()[annotationRelease], o.GetAnnotations()[annotationNamespace]
+}
+
+// spare leaves out of originals what the chart has lost and another release has taken in the meantime (with Flux, or `helm --take-ownership`):
+// Helm would delete it.
+func (c *claim) spare(originals, targets kube.ResourceList) (kube.ResourceList, error) {
+	if c.release == nil {
+		return originals, nil
+	}
+	theirs := map[string]bool{}
+	for _, info := range originals.Difference(targets) {
+		live, err := resource.NewHelper(info.Client, info.Mapping).Get(info.Namespace, info.Name)
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("looking for %s: %w", describe(info), err)
+		}
+		o, err := meta.Accessor(live)
+		if err != nil {
+			return nil, err
+		}
+		name, namespace := ownerOf(o)
+		theirs[identity(info)] = name != "" && (name != c.release.Name || namespace != c.release.Namespace)
+	}
+	return originals.Filter(func(info *resource.Info) bool { return !theirs[identity(info)] }), nil
 }
 
 // takeFields makes the fields of one object ours that Flux applied, or Helm in its older way.

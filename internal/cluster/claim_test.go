@@ -9,6 +9,7 @@ import (
 	"helm.sh/helm/v4/pkg/action"
 	"helm.sh/helm/v4/pkg/kube"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 const shared = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: shared}\ndata: {of: '{{ .Release.Name }}'}\n"
@@ -81,6 +82,19 @@ func TestAnObjectThatAReleaseLeftBehindIsAdopted(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := p.owner("shared"); got != "other other" {
+		t.Error(got)
+	}
+}
+
+func TestAnObjectThatAnotherReleaseHasTakenIsNotDeleted(t *testing.T) {
+	p := newPlace(t)
+	p.mustDeploy(nil, only(configMap("a", "{}")+configMap("shared", "{}")))
+	patch := []byte(`{"metadata":{"annotations":{"meta.helm.sh/release-name":"other"}}}`) // as Flux takes it
+	if _, err := p.core.CoreV1().ConfigMaps(p.namespace).Patch(t.Context(), "shared", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	p.mustDeploy(nil, only(configMap("a", "{}")))
+	if got := p.owner("shared"); got != "other " {
 		t.Error(got)
 	}
 }

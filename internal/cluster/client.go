@@ -59,6 +59,10 @@ func (c client) Update(originals, targets kube.ResourceList, options ...kube.Cli
 	if err := c.cluster.leaveScaled(context.Background(), targets); err != nil {
 		return &kube.Result{}, err
 	}
+	originals, err := c.claim.spare(originals, targets)
+	if err != nil {
+		return &kube.Result{}, err
+	}
 	return c.Client.Update(originals, targets, options...)
 }
 

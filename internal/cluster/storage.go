@@ -37,16 +37,17 @@ type store struct {
 	claim     *claim
 
 	mu      sync.Mutex
-	foreign bool                          // the newest revision, or the deployed one, is somebody else's
-	written int                           // the revision that the action has written; 0: none yet
-	read    map[string]*releasev1.Release // by name and resource version of the Secret
+	foreign bool                                         // the newest revision, or the deployed one, is somebody else's
+	written int                                          // the revision that the action has written; 0: none yet
+	read    map[string]*releasev1.Release                // by name and resource version of the Secret
+	lists   map[string]*metav1.PartialObjectMetadataList // by selector
 }
 
 func (c *Cluster) store(key Key, after int, mark Mark) *store {
 	f := &fenced{SecretInterface: c.core.CoreV1().Secrets(key.Namespace), seen: map[string]string{}}
 	return &store{
 		Secrets: driver.NewSecrets(f), cluster: c, namespace: key.Namespace, secrets: f, after: after, mark: mark,
-		read: map[string]*releasev1.Release{},
+		read: map[string]*releasev1.Release{}, lists: map[string]*metav1.PartialObjectMetadataList{},
 	}
 }
 
@@ -78,6 +79,7 @@ func (s *store) Create(key string, r release.Releaser) error {
 	if err := s.claim.before(context.Background(), rel, s.manifests(), s.foreign); err != nil {
 		return err
 	}
+	s.forget()
 	err := s.Secrets.Create(key, rel)
 	if errors.Is(err, driver.ErrReleaseExists) {
 		return fmt.Errorf("revision %d was written by somebody else: %w", rel.Version, ErrMoved)
@@ -134,13 +136,14 @@ func (s *store) Update(key string, r release.Releaser) error {
 		whole.Info.Status = rel.Info.Status
 		r = whole
 	}
+	s.forget()
 	return s.Secrets.Update(key, r)
 }
 
 // Query implements driver.Queryor: the records that match, the newest of them in full, and every one that counts as deployed, since
 // those are written back.
 func (s *store) Query(set map[string]string) ([]release.Releaser, error) {
-	list, err := s.cluster.meta.Resource(secrets).Namespace(s.namespace).List(context.Background(), metav1.ListOptions{LabelSelector: labels.Set(set).String()})
+	list, err := s.list(labels.Set(set).String())
 	if err != nil {
 		return nil, s.cluster.explain(err)
 	}
@@ -190,6 +193,31 @@ func (s *store) Query(set map[string]string) ([]release.Releaser, error) {
 	return out, nil
 }
 
+// list lists the metadata of records, once until something is written: Helm asks for the same list to find the newest revision and, a moment later,
+// to prune the history. That nobody else wrote in between is not what it is for; the name of the record that is created sees to that.
+func (s *store) list(selector string) (*metav1.PartialObjectMetadataList, error) {
+	s.mu.Lock()
+	list := s.lists[selector]
+	s.mu.Unlock()
+	if list != nil {
+		return list, nil
+	}
+	list, err := s.cluster.meta.Resource(secrets).Namespace(s.namespace).List(context.Background(), metav1.ListOptions{LabelSelector: selector})
+	if err == nil {
+		s.mu.Lock()
+		s.lists[selector] = list
+		s.mu.Unlock()
+	}
+	return list, err
+}
+
+// forget drops the lists, since something is about to be written.
+func (s *store) forget() {
+	s.mu.Lock()
+	clear(s.lists)
+	s.mu.Unlock()
+}
+
 // full reads one record, once for each state of it.
 func (s *store) full(o *metav1.PartialObjectMetadata) (*releasev1.Release, error) {
 	state := o.Name + "@" + o.ResourceVersion
@@ -213,6 +241,7 @@ func (s *store) full(o *metav1.PartialObjectMetadata) (*releasev1.Release, error
 
 // Delete implements driver.Deletor. Helm reads a record in full before it prunes it and then drops what it read.
 func (s *store) Delete(key string) (release.Releaser, error) {
+	s.forget()
 	err := s.secrets.Delete(context.Background(), key, metav1.DeleteOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, driver.ErrReleaseNotFound
