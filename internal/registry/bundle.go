@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net/http"
 	"slices"
@@ -253,6 +254,9 @@ func Prove(ctx context.Context, s Store, b Bundle) (int64, error) {
 	}
 	err := parallel(ctx, slices.Collect(maps.Values(blobs)), func(ctx context.Context, d descriptor) error {
 		r, err := s.open(ctx, d)
+		if errors.Is(err, fs.ErrNotExist) {
+			return &ProofError{s.String(), d.Digest + " is missing"}
+		}
 		if err != nil {
 			return err
 		}

@@ -125,7 +125,7 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	b.Log.Info("image wanted", "version", out.Version, "digest", out.Digest)
 	bundle, from, err := w.locate(ctx, out.Digest)
 	if err != nil {
-		return out, err
+		return out, explain(err)
 	}
 	if from != nil {
 		out.Backup = from.String()

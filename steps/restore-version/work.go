@@ -187,6 +187,9 @@ func explain(err error) error {
 	if errors.As(err, new(*registry.MovedError)) {
 		return step.Lost("run the step again: it will say what the tag is on", "%w", err)
 	}
+	if errors.As(err, new(*registry.ProofError)) {
+		return step.WithFix(err, "nothing was restored, and the version stays held: mend the backup, or set BACKUP to another one")
+	}
 	return err
 }
 
