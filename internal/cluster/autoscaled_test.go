@@ -6,6 +6,7 @@ import (
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // scale does what `kubectl scale` and autoscalers do.
@@ -66,13 +67,8 @@ func TestANumberThatNobodyElseSetsIsTheCharts(t *testing.T) {
 	p := newPlace(t)
 	p.mustDeploy(map[string]any{"replicas": 2}, nil)
 	p.scale(3) // and somebody takes the number back
-	d, err := p.core.AppsV1().Deployments(p.namespace).Get(t.Context(), "app", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	one := int32(1)
-	d.Spec.Replicas = &one // an edit of the object itself, as `kubectl edit` makes it
-	if _, err := p.core.AppsV1().Deployments(p.namespace).Update(t.Context(), d, metav1.UpdateOptions{FieldManager: "kubectl-edit"}); err != nil {
+	edit := []byte(`{"spec":{"replicas":1}}`) // of the object itself, as `kubectl patch` makes it
+	if _, err := p.core.AppsV1().Deployments(p.namespace).Patch(t.Context(), "app", types.MergePatchType, edit, metav1.PatchOptions{FieldManager: "kubectl-patch"}); err != nil {
 		t.Fatal(err)
 	}
 	p.mustDeploy(map[string]any{"replicas": 2, "image": "registry/app:v2"}, nil)
