@@ -66,7 +66,7 @@ func TestANumberThatNobodyElseSetsIsTheCharts(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
 	p.mustDeploy(map[string]any{"replicas": 2}, nil)
-	p.scale(3) // and somebody takes the number back
+	p.scale(3)                                // and somebody takes the number back
 	edit := []byte(`{"spec":{"replicas":1}}`) // of the object itself, as `kubectl patch` makes it
 	if _, err := p.core.AppsV1().Deployments(p.namespace).Patch(t.Context(), "app", types.MergePatchType, edit, metav1.PatchOptions{FieldManager: "kubectl-patch"}); err != nil {
 		t.Fatal(err)

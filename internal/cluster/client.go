@@ -25,7 +25,7 @@ func (c *Cluster) configuration(s *store, namespace string, w *waiter) *action.C
 	}}
 	caps := c.caps
 	cfg.RESTClientGetter = g
-	cfg.KubeClient = client{Client: inner, cluster: c, waiter: w, claim: s.claim}
+	cfg.KubeClient = client{Client: inner, cluster: c, waiter: w, claim: s.claim, preview: s.rendered != nil}
 	cfg.Releases = storage.Init(s)
 	cfg.Releases.SetLogger(slog.DiscardHandler)
 	cfg.Capabilities = &caps
@@ -39,11 +39,19 @@ type client struct {
 	cluster *Cluster
 	waiter  *waiter
 	claim   *claim
+	preview bool // kinds that the chart brings along may be missing
 }
 
 // Build implements kube.Interface without validation on this side, which costs two downloads of the OpenAPI documents for each release.
 // Server-side apply validates strictly on the server: an unknown field is refused there.
 func (c client) Build(r io.Reader, _ bool) (kube.ResourceList, error) {
+	if c.preview {
+		known, err := c.cluster.knownKinds(r, c.Namespace)
+		if err != nil {
+			return nil, err
+		}
+		r = known
+	}
 	list, err := c.Client.Build(r, false)
 	if err == nil {
 		err = encodeStringData(list)

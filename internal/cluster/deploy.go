@@ -32,6 +32,14 @@ type Release struct {
 	LogLines        int            // of a container that is to blame for a failure, to read from its log; 0 reads none
 	Mark            Mark           // remembered with the revision
 	Newest          Record         // the newest revision when this was planned: the zero Record for none
+	// rendered makes Deploy end where it would write the new revision's record. It is given what would be written, and the revisions that
+	// were read in full. See Preview.
+	rendered func(next *releasev1.Release, known []*releasev1.Release)
+}
+
+// IsInstall reports whether Deploy installs, and does not upgrade.
+func (r Release) IsInstall() bool {
+	return r.Newest.Revision == 0 || r.Newest.Status == common.StatusUninstalled.String()
 }
 
 // Deploy installs or upgrades a release and waits until its objects are ready, or until there is no hope or no time. Where a
@@ -41,13 +49,14 @@ func (c *Cluster) Deploy(ctx context.Context, r Release, report func(string)) (r
 	if err := ctx.Err(); err != nil {
 		return 0, context.Cause(ctx)
 	}
-	isNew := r.Newest.Revision == 0 || r.Newest.Status == common.StatusUninstalled.String()
-	if r.CreateNamespace && isNew {
+	isNew := r.IsInstall()
+	if r.CreateNamespace && isNew && r.rendered == nil {
 		if err := c.createNamespace(ctx, r.Namespace); err != nil {
 			return 0, fmt.Errorf("creating namespace %s: %w", r.Namespace, c.explain(err))
 		}
 	}
 	s := c.store(r.Key, r.Newest.Revision, r.Mark)
+	s.rendered = r.rendered
 	w := &waiter{ctx: ctx, cluster: c, patience: r.Patience, logLines: r.LogLines, report: report}
 	cfg := c.configuration(s, r.Namespace, w)
 	// A context that ends inside these calls makes Helm return while its goroutine goes on applying. The waiter is what ends instead.
@@ -57,7 +66,7 @@ func (c *Cluster) Deploy(ctx context.Context, r Release, report func(string)) (r
 		in.ReleaseName, in.Namespace, in.Replace = r.Name, r.Namespace, r.Newest.Revision > 0
 		in.Timeout, in.WaitStrategy, in.WaitOptions, in.WaitForJobs = r.Timeout, kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, true
 		in.ServerSideApply, in.ForceConflicts, in.TakeOwnership = true, true, true // as Flux's helm controller does
-		in.DisableOpenAPIValidation = true
+		in.DisableOpenAPIValidation, in.SkipCRDs = true, r.rendered != nil
 		_, err = in.RunWithContext(calm, r.Chart, r.Values)
 	} else {
 		up := action.NewUpgrade(cfg)

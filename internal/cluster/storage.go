@@ -35,6 +35,7 @@ type store struct {
 	after     int  // the newest revision when the action was planned; the action must write the next one
 	mark      Mark // goes onto the record that the action writes
 	claim     *claim
+	rendered  func(next *releasev1.Release, known []*releasev1.Release) // see Release.rendered: nothing is written
 
 	mu      sync.Mutex
 	foreign bool                                         // the newest revision, or the deployed one, is somebody else's
@@ -76,6 +77,10 @@ func (s *store) Create(key string, r release.Releaser) error {
 	}
 	maps.Copy(set, s.mark.labels(rel.Version))
 	rel.Labels = set
+	if s.rendered != nil {
+		s.rendered(rel, s.inFull())
+		return errRendered
+	}
 	if err := s.claim.before(context.Background(), rel, s.manifests(), s.foreign); err != nil {
 		return err
 	}
@@ -110,12 +115,17 @@ func explainSize(rel *releasev1.Release, err error) error {
 		"the largest files are %s: %w", strings.Join(largest, ", "), err)
 }
 
-// manifests are those of the revisions that were read in full.
-func (s *store) manifests() []string {
+// inFull are the revisions that were read in full.
+func (s *store) inFull() []*releasev1.Release {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.read))
+}
+
+// manifests are those of the revisions that were read in full.
+func (s *store) manifests() []string {
 	var list []string
-	for _, rel := range s.read {
+	for _, rel := range s.inFull() {
 		list = append(list, rel.Manifest)
 	}
 	return list
@@ -123,6 +133,9 @@ func (s *store) manifests() []string {
 
 // Update implements driver.Updator.
 func (s *store) Update(key string, r release.Releaser) error {
+	if s.rendered != nil {
+		return nil
+	}
 	rel, ok := r.(*releasev1.Release)
 	if !ok {
 		return fmt.Errorf("unexpected record %T", r)
@@ -236,11 +249,17 @@ func (s *store) full(o *metav1.PartialObjectMetadata) (*releasev1.Release, error
 	}
 	own, info := *rel, *rel.Info // Helm writes into what it gets
 	own.Info = &info
+	if s.rendered != nil && info.Status.IsPending() {
+		info.Status = common.StatusFailed // what Recover would have made of it
+	}
 	return &own, nil
 }
 
 // Delete implements driver.Deletor. Helm reads a record in full before it prunes it and then drops what it read.
 func (s *store) Delete(key string) (release.Releaser, error) {
+	if s.rendered != nil {
+		return nil, nil
+	}
 	s.forget()
 	err := s.secrets.Delete(context.Background(), key, metav1.DeleteOptions{})
 	if apierrors.IsNotFound(err) {

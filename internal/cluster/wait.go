@@ -14,7 +14,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
@@ -405,11 +404,7 @@ func (w *waiter) gone(ctx context.Context, info *resource.Info) error {
 }
 
 func (w *waiter) client(info *resource.Info) dynamic.ResourceInterface {
-	r := w.cluster.dynamic.Resource(info.Mapping.Resource)
-	if info.Mapping.Scope.Name() == meta.RESTScopeNameNamespace {
-		return r.Namespace(info.Namespace)
-	}
-	return r
+	return w.cluster.objectsOf(info)
 }
 
 func asUnstructured(o runtime.Object) (*unstructured.Unstructured, error) {
