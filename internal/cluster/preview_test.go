@@ -218,7 +218,7 @@ func TestAPreviewRefusesObjectsOfOtherReleases(t *testing.T) {
 	p := newPlace(t)
 	p.mustDeploy(nil, nil)
 	r := p.release(nil, nil)
-	r.Key.Name, r.Newest = "rival", Record{}
+	r.Name, r.Newest = "rival", Record{}
 	shared := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: app}\n"
 	r.Chart = testChart(t, map[string]string{"templates/shared.yaml": shared})
 	changes, err := p.cluster.Preview(t.Context(), r)
