@@ -31,7 +31,7 @@ const (
 	Create    = "create"
 	Update    = "update"
 	Delete    = "delete"
-	Keep      = "keep" // no longer part of the release; stays, because helm.sh/resource-policy says so
+	Keep      = "keep" // no longer part of the release; stays, since helm.sh/resource-policy says so or another release has it
 	Unchanged = "unchanged"
 	Hook      = "hook" // created by a hook
 )
@@ -297,7 +297,9 @@ func (p *preview) deletion(ctx context.Context, info *resource.Info) ([]Change, 
 		return nil, fmt.Errorf("looking for %s: %w", describe(info), p.cluster.explain(err))
 	}
 	change := Change{Kind: live.GetKind(), Namespace: info.Namespace, Name: info.Name, Action: Delete}
-	if live.GetAnnotations()[kube.ResourcePolicyAnno] == kube.KeepPolicy {
+	name, namespace := ownerOf(live)
+	taken := name != "" && (name != p.rendered.Name || namespace != p.rendered.Namespace) // by another release, see claim.spare
+	if taken || live.GetAnnotations()[kube.ResourcePolicyAnno] == kube.KeepPolicy {
 		change.Action = Keep
 		return []Change{change}, nil
 	}
