@@ -121,12 +121,9 @@ func (p *plan) read() (names []string, contents [][]byte, err error) {
 		return nil
 	})
 	for _, q := range set.Policies {
-		i := slices.IndexFunc(set.Repositories, func(r policy.Repository) bool {
-			return r.Namespace == q.RepositoryNamespace && r.Name == q.RepositoryName
-		})
-		if i >= 0 && set.Repositories[i].Image == p.in.Image.String() {
+		if r, found := set.Repository(q); found && r.Image == p.in.Image.String() {
 			p.policies[q.ID()] = q
-			p.keep[q.ID()] = set.Repositories[i].Keep(p.older())
+			p.keep[q.ID()] = r.Keep(p.older())
 		}
 	}
 	return names, contents, err

@@ -142,12 +142,16 @@ func TestAPlainRegistryLosesTheImageAndGetsItBack(t *testing.T) {
 	}
 }
 
-func TestWhatAnotherIndexListsStays(t *testing.T) {
-	w := badrelease.New(t)
-	child := w.Bad.Children[0]
-	raw := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","size":%d,"digest":"%s"}]}`,
-		w.Size(child), child)
-	req, err := http.NewRequest(http.MethodPut, "http://"+w.Registry.Host+"/v2/"+w.Path+"/manifests/other", strings.NewReader(raw))
+// putIndex pushes an index that lists a manifest of the bad image, under a tag.
+func putIndex(t *testing.T, w *badrelease.World, tag, digest string) {
+	t.Helper()
+	mediaType := "application/vnd.oci.image.manifest.v1+json"
+	if digest == w.Bad.Root {
+		mediaType = "application/vnd.oci.image.index.v1+json"
+	}
+	raw := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"%s","size":%d,"digest":"%s"}]}`,
+		mediaType, w.Size(digest), digest)
+	req, err := http.NewRequest(http.MethodPut, "http://"+w.Registry.Host+"/v2/"+w.Path+"/manifests/"+tag, strings.NewReader(raw))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,10 +160,16 @@ func TestWhatAnotherIndexListsStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp.Body.Close()
+	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusCreated {
 		t.Fatal(resp.Status)
 	}
+}
+
+func TestWhatAnotherIndexListsStays(t *testing.T) {
+	w := badrelease.New(t)
+	child := w.Bad.Children[0]
+	putIndex(t, w, "other", child)
 	w.Want(0, "rollback-version")
 	r := w.Want(0, "rollback-version", "STAGE=delete", "FORCE_DIGEST=true")
 	have := w.Versions()
