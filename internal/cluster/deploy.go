@@ -30,7 +30,8 @@ type Release struct {
 	Timeout         time.Duration  // of each wait: for a hook, for the objects
 	Patience        time.Duration  // how long a pod may stay without a node, or may not be made, before that counts as a failure
 	LogLines        int            // of a container that is to blame for a failure, to read from its log; 0 reads none
-	Mark            Mark           // remembered with the revision
+	Mark            Mark           // remembered with the revision; Beats is set
+	Heartbeat       time.Duration  // between two signs of life; 0: HeartbeatEvery
 	Newest          Record         // the newest revision when this was planned: the zero Record for none
 	// rendered makes Deploy end where it would write the new revision's record. It is given what would be written, and the revisions that
 	// were read in full. See Preview.
@@ -55,8 +56,12 @@ func (c *Cluster) Deploy(ctx context.Context, r Release, report func(string)) (r
 			return 0, fmt.Errorf("creating namespace %s: %w", r.Namespace, c.explain(err))
 		}
 	}
+	r.Mark.Beats = true
 	s := c.store(r.Key, r.Newest.Revision, r.Mark)
 	s.rendered = r.rendered
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	defer s.beat(ctx, r.Heartbeat, end)()
 	w := &waiter{ctx: ctx, cluster: c, patience: r.Patience, logLines: r.LogLines, report: report}
 	cfg := c.configuration(s, r.Namespace, w)
 	// A context that ends inside these calls makes Helm return while its goroutine goes on applying. The waiter is what ends instead.
@@ -92,8 +97,11 @@ func (c *Cluster) Rollback(ctx context.Context, r Release, report func(string)) 
 		return Record{}, 0, ErrNothingToReturnTo
 	}
 	mark := to.Mark // what it is stays; who wrote it is this build
-	mark.Build, mark.Until = r.Mark.Build, r.Mark.Until
+	mark.Build, mark.Until, mark.Beats = r.Mark.Build, r.Mark.Until, true
 	s := c.store(r.Key, state.Newest.Revision, mark)
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	defer s.beat(ctx, r.Heartbeat, end)()
 	w := &waiter{ctx: ctx, cluster: c, patience: r.Patience, logLines: r.LogLines, report: report}
 	back := action.NewRollback(c.configuration(s, r.Namespace, w))
 	back.Version, back.MaxHistory = to.Revision, r.MaxHistory // Helm's own roll back on failure forgets the limit
@@ -113,6 +121,9 @@ func (c *Cluster) Recover(ctx context.Context, r Record, reason string) error {
 		return fmt.Errorf("reading record %s: %w", name, c.explain(err))
 	}
 	rel := got.(*releasev1.Release)
+	if r.State != "" && s.secrets.version(name) != r.State {
+		return fmt.Errorf("record %s has changed since it was judged: %w", name, ErrMoved)
+	}
 	if rel.Info.Status.String() != r.Status || !isPending(rel.Info.Status) {
 		return fmt.Errorf("record %s is %s now: %w", name, rel.Info.Status, ErrMoved)
 	}

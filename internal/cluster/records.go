@@ -26,9 +26,10 @@ const (
 	labelCommitted = labelPrefix + "committed" // its commit time, in seconds since 1970
 	labelVersion   = labelPrefix + "version"   // what people call the deployed thing: image tag or chart version
 	labelUntil     = labelPrefix + "until"     // the writer is dead after this time, in seconds since 1970
+	labelBeats     = labelPrefix + "beats"     // true: the writer gives signs of life (heartbeat.go)
 )
 
-var ownLabels = []string{labelDigest, labelBuild, labelCommit, labelCommitted, labelVersion, labelUntil}
+var ownLabels = []string{labelDigest, labelBuild, labelCommit, labelCommitted, labelVersion, labelUntil, labelBeats}
 
 // Mark is what this suite remembers with a release record. Its zero value is the mark of a record that somebody else wrote.
 type Mark struct {
@@ -38,6 +39,7 @@ type Mark struct {
 	Committed time.Time // its commit time, to the second; zero when it is not known
 	Version   string    // for people: image tag or chart version
 	Until     time.Time // the writer is dead after this time, to the second
+	Beats     bool      // a pending record changes at least every HeartbeatEvery, or its writer is dead
 }
 
 func (m Mark) labels(revision int) map[string]string {
@@ -50,6 +52,9 @@ func (m Mark) labels(revision int) map[string]string {
 	put(labelBuild, m.Build)
 	put(labelCommit, m.Commit)
 	put(labelVersion, m.Version)
+	if m.Beats {
+		put(labelBeats, "true")
+	}
 	if !m.Committed.IsZero() {
 		put(labelCommitted, strconv.FormatInt(m.Committed.Unix(), 10))
 	}
@@ -65,7 +70,7 @@ func markOf(set map[string]string, revision int) Mark {
 	if !ok || of != strconv.Itoa(revision) {
 		return Mark{}
 	}
-	m := Mark{Digest: digest, Build: set[labelBuild], Commit: set[labelCommit], Version: set[labelVersion]}
+	m := Mark{Digest: digest, Build: set[labelBuild], Commit: set[labelCommit], Version: set[labelVersion], Beats: set[labelBeats] == "true"}
 	if s, err := strconv.ParseInt(set[labelCommitted], 10, 64); err == nil {
 		m.Committed = time.Unix(s, 0).UTC()
 	}
@@ -102,6 +107,7 @@ type Record struct {
 	Status    string // Helm's word: deployed, failed, superseded, pending-upgrade, …
 	Written   time.Time
 	Mark      Mark
+	State     string // differs after each write of the record; "" when it is not known
 }
 
 // Pending reports whether an install, upgrade, roll back or uninstall is under way, or was when its writer died. Helm does not count the last
@@ -189,7 +195,7 @@ func recordOf(o *metav1.PartialObjectMetadata) (Record, bool) {
 	}
 	r := Record{
 		Namespace: o.Namespace, Name: o.Labels["name"], Revision: revision, Status: o.Labels["status"],
-		Written: o.CreationTimestamp.UTC(), Mark: markOf(o.Labels, revision),
+		Written: o.CreationTimestamp.UTC(), Mark: markOf(o.Labels, revision), State: o.ResourceVersion,
 	}
 	if r.Status == common.StatusUninstalling.String() {
 		r.Mark = Mark{} // who uninstalls is not who wrote the record

@@ -282,6 +282,10 @@ type fenced struct {
 	typedcorev1.SecretInterface
 	mu   sync.Mutex
 	seen map[string]string // resource version by name
+
+	writing sync.Mutex     // one write at a time: the heartbeat's, or the action's
+	own     *corev1.Secret // the record that was created here, as it stands
+	sign    string         // what the heartbeat tried to write last
 }
 
 func (f *fenced) saw(o *corev1.Secret, err error) (*corev1.Secret, error) {
@@ -293,6 +297,12 @@ func (f *fenced) saw(o *corev1.Secret, err error) (*corev1.Secret, error) {
 	return o, err
 }
 
+func (f *fenced) version(name string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.seen[name]
+}
+
 // Get implements SecretInterface.
 func (f *fenced) Get(ctx context.Context, name string, opts metav1.GetOptions) (*corev1.Secret, error) {
 	return f.saw(f.SecretInterface.Get(ctx, name, opts))
@@ -300,17 +310,18 @@ func (f *fenced) Get(ctx context.Context, name string, opts metav1.GetOptions) (
 
 // Create implements SecretInterface.
 func (f *fenced) Create(ctx context.Context, o *corev1.Secret, opts metav1.CreateOptions) (*corev1.Secret, error) {
-	return f.saw(f.SecretInterface.Create(ctx, o, opts))
+	f.writing.Lock()
+	defer f.writing.Unlock()
+	o, err := f.saw(f.SecretInterface.Create(ctx, o, opts))
+	if err == nil {
+		f.own = o
+	}
+	return o, err
 }
 
 // Update implements SecretInterface.
 func (f *fenced) Update(ctx context.Context, o *corev1.Secret, opts metav1.UpdateOptions) (*corev1.Secret, error) {
-	f.mu.Lock()
-	o.ResourceVersion = f.seen[o.Name]
-	f.mu.Unlock()
-	o, err := f.saw(f.SecretInterface.Update(ctx, o, opts))
-	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("%w: %w", ErrMoved, err)
-	}
-	return o, err
+	f.writing.Lock()
+	defer f.writing.Unlock()
+	return f.replace(ctx, o, f.sign, opts)
 }

@@ -41,8 +41,10 @@ object itself (` + "`kubectl patch`" + ` or ` + "`kubectl edit`" + `); the API s
 
 **Failures.** With ON_FAILURE=rollback a release that did not become ready returns to the revision that ran before. A first revision has nothing to return
 to and stays as it is; the next run upgrades it. A release that was left pending by a killed build is recovered: at once by the same build
-(BUILD_ID), by others when its writer cannot be running any more. As long as it may be, others wait for it, up to the time that the release may
-take to become ready, and then decide anew: the second of two builds that meet finds its work done, or deploys what is newer.
+(BUILD_ID), by others when its writer is dead. A build at work writes its pending record again every 10 seconds; one whose record has not changed for 30
+seconds, by the clock of who waits, is dead, and if it is not, what it writes later is refused. A living one is waited for, up to the time that the
+release may take to become ready, and then decided on anew: the second of two builds that meet finds its work done, or deploys what is newer. What helm or
+Flux left pending has no heartbeat, and counts as abandoned after TIMEOUT of this step.
 
 **Ready.** Objects are waited for by kstatus' rules, as Flux and Helm do: workloads until their pods are ready, Jobs and hooks until they are complete, custom
 resources until a condition ` + "`Ready`" + ` is True and ` + "`status.observedGeneration`" + ` is the newest; one without conditions is ready when it exists. A custom resource whose status

@@ -173,8 +173,8 @@ func (c circumstances) admits(w *wanted, channel string) (allowed bool, reason, 
 }
 
 // judgePending says of a pending revision either why its writer is dead, so that it may be marked as failed, or why it has to be left
-// alone. A build that carries our own BUILD_ID is an earlier attempt of this one. A mark tells until when its writer can live; a revision
-// that Helm or Flux wrote has none, and is given the longest time that this step itself may take.
+// alone. A build that carries our own BUILD_ID is an earlier attempt of this one. A mark tells until when its writer can live, and await finds
+// out sooner whether it does; a revision that Helm or Flux wrote has none, and is given the longest time that this step itself may take.
 func (c circumstances) judgePending(r cluster.Record) (dead, live string) {
 	const skew = time.Minute // between the clocks of two build machines
 	age := c.now.Sub(r.Written).Round(time.Second)
