@@ -57,6 +57,7 @@ type repositorySpec struct {
 	CertSecretRef   *secretName      `json:"certSecretRef"`
 	Provider        string           `json:"provider"`
 	Insecure        bool             `json:"insecure"`
+	Suspend         bool             `json:"suspend"`
 	Type            string           `json:"type"`            // HelmRepository only
 	PassCredentials bool             `json:"passCredentials"` // HelmRepository only
 	Ref             ociRef           `json:"ref"`             // OCIRepository only
@@ -96,6 +97,7 @@ type chartSpec struct {
 	ReconcileStrategy        string          `json:"reconcileStrategy"`
 	ValuesFiles              []string        `json:"valuesFiles"`
 	IgnoreMissingValuesFiles bool            `json:"ignoreMissingValuesFiles"`
+	Suspend                  bool            `json:"suspend"` // of a HelmChart
 	namespace                string          // of the source
 }
 
@@ -125,11 +127,17 @@ func (s sources) add(file, apiVersion string, name sourceName, raw []byte) {
 	if name.kind == helmChart {
 		from.faults = append(from.faults, decode(raw, &from.chart)...)
 		from.chart.namespace = name.namespace
+		if from.chart.Suspend {
+			from.faults = append(from.faults, suspended)
+		}
 		return
 	}
 	from.faults = append(from.faults, decode(raw, &from.helm)...)
 	from.faults = append(from.faults, from.helm.check(name.kind)...)
 }
+
+// suspended is said of a source that Flux would not read again: it goes on with an archive that it has, and there is none here.
+const suspended = "spec.suspend is not supported"
 
 // decode reads an object's spec and lists what is not known of it.
 func decode(raw []byte, spec any) (faults []string) {
@@ -169,6 +177,9 @@ func (s repositorySpec) check(kind string) (faults []string) {
 	} else {
 		wrong("spec.ref", s.Ref != ociRef{})
 		wrong("spec.layerSelector", s.LayerSelector != layerSelector{})
+	}
+	if s.Suspend {
+		faults = append(faults, suspended)
 	}
 	switch s.Type {
 	case "", "default", "oci":
