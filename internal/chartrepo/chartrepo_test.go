@@ -158,6 +158,64 @@ entries:
 	}
 }
 
+// Each way of writing an index comes to the same; some are read in part, others as a whole.
+func TestAnIndexIsReadHoweverItIsWritten(t *testing.T) {
+	for name, text := range map[string]string{
+		"as Helm writes it":           "apiVersion: v1\nentries:\n  other:\n  - urls: [x]\n    version: 9.0.0\n  web:\n  - urls:\n    - a.tgz\n    version: 1.0.0\n  zebra:\n  - version: 3.0.0\ngenerated: \"2026\"\n",
+		"as the last entry":           "apiVersion: v1\nentries:\n  web:\n  - urls:\n    - a.tgz\n    version: 1.0.0",
+		"with Windows line ends":      "apiVersion: v1\r\nentries:\r\n  web:\r\n  - urls:\r\n    - a.tgz\r\n    version: 1.0.0\r\n",
+		"with deeper indentation":     "apiVersion: v1\nentries:\n    web:\n        - urls:\n            - a.tgz\n          version: 1.0.0\n",
+		"with indented lists":         "apiVersion: v1\nentries:\n  web:\n    - urls:\n        - a.tgz\n      version: 1.0.0\n  zebra:\n    - version: 2.0.0\n",
+		"with names in quotes":        "apiVersion: v1\nentries:\n  \"web\":\n  - urls: [a.tgz]\n    version: 1.0.0\n",
+		"with a long text":            "apiVersion: v1\nentries:\n  other:\n  - description: |\n      web:\n      - version: 7.0.0\n    version: 9.0.0\n\n  web:\n  - urls: [a.tgz]\n\n    version: 1.0.0\n",
+		"with a comment":              "# web:\napiVersion: v1\nentries:\n  # web:\n  web: # the one\n  - urls: [a.tgz]\n    version: 1.0.0\n",
+		"with comments in between":    "apiVersion: v1\nentries:\n  web:\n  - version: 0.9.0\n  # then\n  - version: 0.9.1\n# and then\n  - urls: [a.tgz]\n    version: 1.0.0\n",
+		"in one line":                 "apiVersion: v1\nentries: {web: [{version: 1.0.0, urls: [a.tgz]}]}\n",
+		"with anchors":                "apiVersion: v1\nentries:\n  other:\n  - urls: &u [a.tgz]\n    version: 9.0.0\n  web:\n  - urls: *u\n    version: 1.0.0\n",
+		"with other names afterwards": "apiVersion: v1\nentries:\n  web:\n  - urls: [a.tgz]\n    version: 1.0.0\nannotations:\n  web:\n  - version: 8.0.0\n",
+		"with entries at the end":     "generated: x\nannotations:\n  web: y\nentries:\n  web:\n  - urls: [a.tgz]\n    version: 1.0.0\napiVersion: v1\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			i, err := parseIndex([]byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v, err := i.Choose("web", "*"); err != nil || v.Version != "1.0.0" || len(v.URLs) != 1 || v.URLs[0] != "a.tgz" {
+				t.Errorf("%+v, %v", v, err)
+			}
+			if v, err := i.Choose("nothing", "*"); err == nil || !strings.Contains(err.Error(), "has no chart nothing") {
+				t.Errorf("%+v, %v", v, err)
+			}
+		})
+	}
+}
+
+func TestPartOfAnIndexIsReadAsTheWholeIs(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(folder(t, "1.0.0", "1.1.0+x", "2.0.0-rc.1"), "index.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, ok := findEntries(text)
+	if part := cutEntry(lines, "backend"); !ok || len(part) == 0 {
+		t.Fatal("what Helm writes is not read in part")
+	}
+	whole, err := parseYAML(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inPart, err := parseIndex(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, version := range []string{"*", "1.0.0", ">=1.0.0-0", "1.1.0+x"} {
+		a, errA := whole.Choose("backend", version)
+		b, errB := inPart.Choose("backend", version)
+		if errA != nil || errB != nil || fmt.Sprint(a) != fmt.Sprint(b) {
+			t.Errorf("%s: %v, %v; %v, %v", version, a, errA, b, errB)
+		}
+	}
+}
+
 func TestAVersionThatIsNotThereIsNamedWithWhatIsThere(t *testing.T) {
 	for _, tt := range []struct{ name, versions, asked, want string }{
 		{"an exact version", "1.0.0 1.1.0", "9.9.9", `none of 2 versions matches "9.9.9" (there are 1.1.0, 1.0.0)`},

@@ -1,6 +1,7 @@
 package chartrepo
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/Masterminds/semver/v3"
@@ -35,49 +37,108 @@ type Version struct {
 	URLs    []string // as the index writes them, maybe relative
 }
 
-// parseIndex reads an index. Most are YAML; JSON is read as JSON, which is quicker, as Helm does.
+// parseIndex reads an index. Most are YAML; JSON is read as JSON, which is quicker, as Helm does. Of a YAML index in the layout that Helm
+// writes, only the part of a chart is parsed that is asked for: the index of a large repository has 20 MiB, which take a YAML parser four seconds and
+// 230 MiB of memory.
 func parseIndex(text []byte) (*Index, error) {
-	var (
-		version string
-		index   Index
-	)
 	if json.Valid(text) {
-		var file struct {
-			APIVersion string                     `json:"apiVersion"`
-			Entries    map[string]json.RawMessage `json:"entries"`
+		return parseJSON(text)
+	}
+	lines, ok := findEntries(text)
+	if !ok {
+		return parseYAML(text)
+	}
+	whole := sync.OnceValues(func() (*Index, error) { return parseYAML(text) })
+	return &Index{func(chart string) ([]entry, bool, error) {
+		var part map[string][]entry
+		if yaml.Unmarshal(cutEntry(lines, chart), &part) == nil && len(part) == 1 && part[chart] != nil {
+			return part[chart], true, nil
 		}
-		if err := json.Unmarshal(text, &file); err != nil {
-			return nil, err
+		index, err := whole() // it is not there, or written in some other way
+		if err != nil {
+			return nil, false, err
 		}
-		version = file.APIVersion
-		index.read = func(chart string) (list []entry, ok bool, err error) {
-			raw, ok := file.Entries[chart]
-			if ok {
-				err = json.Unmarshal(raw, &list)
-			}
-			return list, ok, err
+		return index.read(chart)
+	}}, nil
+}
+
+var errNoIndex = errors.New("it has no apiVersion: this is not the index of a Helm repository")
+
+func parseJSON(text []byte) (*Index, error) {
+	var file struct {
+		APIVersion string                     `json:"apiVersion"`
+		Entries    map[string]json.RawMessage `json:"entries"`
+	}
+	if err := json.Unmarshal(text, &file); err != nil {
+		return nil, err
+	}
+	if file.APIVersion == "" {
+		return nil, errNoIndex
+	}
+	return &Index{func(chart string) (list []entry, ok bool, err error) {
+		raw, ok := file.Entries[chart]
+		if ok {
+			err = json.Unmarshal(raw, &list)
 		}
-	} else {
-		var file struct {
-			APIVersion string               `yaml:"apiVersion"`
-			Entries    map[string]yaml.Node `yaml:"entries"`
+		return list, ok, err
+	}}, nil
+}
+
+func parseYAML(text []byte) (*Index, error) {
+	var file struct {
+		APIVersion string               `yaml:"apiVersion"`
+		Entries    map[string]yaml.Node `yaml:"entries"`
+	}
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		return nil, errors.New("it is neither YAML nor JSON of an index") // the parser's text quotes what may be a page of a proxy
+	}
+	if file.APIVersion == "" {
+		return nil, errNoIndex
+	}
+	return &Index{func(chart string) (list []entry, ok bool, err error) {
+		node, ok := file.Entries[chart]
+		if ok {
+			err = node.Decode(&list)
 		}
-		if err := yaml.Unmarshal(text, &file); err != nil {
-			return nil, errors.New("it is neither YAML nor JSON of an index") // the parser's text quotes what may be a page of a proxy
-		}
-		version = file.APIVersion
-		index.read = func(chart string) (list []entry, ok bool, err error) {
-			node, ok := file.Entries[chart]
-			if ok {
-				err = node.Decode(&list)
-			}
-			return list, ok, err
+		return list, ok, err
+	}}, nil
+}
+
+// findEntries returns what follows the line `entries:` in an index that has that line and one with the apiVersion, each once at its left edge.
+func findEntries(text []byte) (rest []byte, ok bool) {
+	text = append([]byte("\n"), text...)
+	const line = "\nentries:\n"
+	if bytes.Count(text, []byte("\nentries:")) != 1 || bytes.Count(text, []byte("\napiVersion: ")) != 1 {
+		return nil, false
+	}
+	_, rest, ok = bytes.Cut(text, []byte(line))
+	return rest, ok
+}
+
+// cutEntry cuts the entry of a chart out of the lines that follow `entries:`, in the layout that Helm writes: names are indented by two blanks, and
+// what belongs to one is indented further, or begins with a dash. It returns nothing when there is none.
+func cutEntry(lines []byte, chart string) []byte {
+	var from, at int
+	found := false
+	for line := range bytes.Lines(lines) {
+		begins := at
+		at += len(line)
+		text := bytes.TrimRight(line, "\r\n ")
+		inner, indented := bytes.CutPrefix(text, []byte("  "))
+		switch {
+		case len(text) == 0, bytes.TrimLeft(text, " ")[0] == '#', indented && (inner[0] == ' ' || inner[0] == '-'):
+		case found:
+			return lines[from:begins]
+		case !indented:
+			return nil // the entries are over
+		case string(inner) == chart+":":
+			from, found = begins, true
 		}
 	}
-	if version == "" {
-		return nil, errors.New("it has no apiVersion: this is not the index of a Helm repository")
+	if found {
+		return lines[from:]
 	}
-	return &index, nil
+	return nil
 }
 
 var sha256Pattern = regexp.MustCompile(`^[0-9a-f]{64}$`)

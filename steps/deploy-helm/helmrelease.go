@@ -111,8 +111,12 @@ func readReleases(repo *source, folder, accountLabel string) ([]*wanted, error) 
 		return nil, err
 	}
 	overlays := customizations(repo)
+	from.elsewhere(repo, folder, list)
+	from.checkOverlays(overlays)
 	for _, w := range list {
-		w.checkOverlay(overlays)
+		for _, what := range overlaysOf(w.file, overlays) {
+			w.addFault(what)
+		}
 		from.bind(w, repo.url)
 	}
 	findDependencies(list)
@@ -379,14 +383,14 @@ func customizations(repo *source) map[string]string {
 	return found
 }
 
-// checkOverlay refuses a release that a kustomization at or above its folder would change.
-func (w *wanted) checkOverlay(overlays map[string]string) {
-	for dir := path.Dir(w.file); ; dir = path.Dir(dir) {
+// overlaysOf lists what the kustomizations at or above a file's folder would do to the objects in it.
+func overlaysOf(file string, overlays map[string]string) (list []string) {
+	for dir := path.Dir(file); ; dir = path.Dir(dir) {
 		if what, ok := overlays[dir]; ok {
-			w.addFault(what)
+			list = append(list, what)
 		}
 		if dir == "." || dir == "/" {
-			return
+			return list
 		}
 	}
 }

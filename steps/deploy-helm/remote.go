@@ -152,7 +152,7 @@ func (r *remoteCharts) fromIndex(ctx context.Context, w *wanted) (*chartFiles, e
 	c := &chartFiles{name: w.remote.name, version: version.Version, digest: version.SHA256, from: repository.String()}
 	c.download = func(ctx context.Context) ([]byte, error) { return repository.Download(ctx, version) }
 	c.check = func(name, is string) error {
-		if name != c.name || is != version.Version {
+		if name != c.name || !sameVersion(is, version.Version) {
 			return fmt.Errorf("the index of the Helm repository %s names it %s %s, and the archive is %s %s", repository, c.name, version.Version, name, is)
 		}
 		return nil
@@ -161,6 +161,13 @@ func (r *remoteCharts) fromIndex(ctx context.Context, w *wanted) (*chartFiles, e
 		return c, c.fetch(ctx)
 	}
 	return c, nil
+}
+
+// sameVersion compares two versions, build metadata included; a v in front is none of it.
+func sameVersion(a, b string) bool {
+	v, errA := semver.NewVersion(a)
+	w, errB := semver.NewVersion(b)
+	return a == b || errA == nil && errB == nil && v.Equal(w) && v.Metadata() == w.Metadata()
 }
 
 // fromRegistry finds a chart in a container registry, of a HelmRepository of type oci or of an OCIRepository.

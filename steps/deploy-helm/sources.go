@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -101,39 +103,88 @@ type chartSpec struct {
 	namespace                string          // of the source
 }
 
+// source names what the chart comes from.
+func (c chartSpec) source() sourceName {
+	return sourceName{c.SourceRef.Kind, c.namespace, c.SourceRef.Name}
+}
+
 // sources are the objects of the source controller in the config repo.
 type sources map[sourceName]*chartSource
 
 // add takes one object in. raw is its manifest as JSON.
 func (s sources) add(file, apiVersion string, name sourceName, raw []byte) {
 	from := &chartSource{sourceName: name, file: file}
-	if other, taken := s[name]; taken && name.kind != gitRepository { // of a GitRepository only the address counts, as a hint
-		other.faults = append(other.faults, fmt.Sprintf("it stands in %s, too", file))
-		return
+	from.read(apiVersion, raw)
+	if other, taken := s[name]; !taken || name.kind == gitRepository { // of a GitRepository only the address counts, as a hint
+		s[name] = from
+	} else if !from.same(other) {
+		other.faults = append(other.faults, fmt.Sprintf("it stands in %s, too, and differs there", file))
 	}
-	s[name] = from
-	if name.kind == gitRepository {
+}
+
+func (c *chartSource) read(apiVersion string, raw []byte) {
+	if c.kind == gitRepository {
 		var o struct {
 			Spec gitSpec `json:"spec"`
 		}
 		_ = k8sjson.UnmarshalCaseSensitivePreserveInts(raw, &o) // without an address there is nothing to compare
-		from.git = o.Spec
+		c.git = o.Spec
 		return
 	}
 	if _, version, _ := strings.Cut(apiVersion, "/"); version != "v1" && version != "v1beta2" {
-		from.faults = append(from.faults, fmt.Sprintf("apiVersion %s is not supported: want %s/v1 or v1beta2", apiVersion, sourceGroup))
+		c.faults = []string{fmt.Sprintf("apiVersion %s is not supported: want %s/v1 or v1beta2", apiVersion, sourceGroup)}
 		return
 	}
-	if name.kind == helmChart {
-		from.faults = append(from.faults, decode(raw, &from.chart)...)
-		from.chart.namespace = name.namespace
-		if from.chart.Suspend {
-			from.faults = append(from.faults, suspended)
+	if c.kind != helmChart {
+		c.faults = append(decode(raw, &c.helm), c.helm.check(c.kind)...)
+		return
+	}
+	c.faults = decode(raw, &c.chart)
+	c.chart.namespace = c.namespace
+	if c.chart.Suspend {
+		c.faults = append(c.faults, suspended)
+	}
+}
+
+// same reports whether two manifests of one object say the same.
+func (c *chartSource) same(other *chartSource) bool {
+	return reflect.DeepEqual(c.helm, other.helm) && reflect.DeepEqual(c.chart, other.chart) && slices.Equal(c.faults, other.faults)
+}
+
+// elsewhere looks for sources that releases name in the rest of the repo, where folder, the part that is deployed, does not have them: many repos
+// keep them apart. What cannot be read there is nobody's business.
+func (s sources) elsewhere(repo *source, folder string, list []*wanted) {
+	if !slices.ContainsFunc(list, func(w *wanted) bool { return s.lacks(w.source) }) && !slices.ContainsFunc(slices.Collect(maps.Values(s)), func(c *chartSource) bool {
+		return c.kind == helmChart && s.lacks(c.chart.source())
+	}) {
+		return
+	}
+	charts, outside := chartFolders(repo.names), sources{}
+	for _, name := range repo.names {
+		if within(name, folder) || !isYAML(name) || inAny(name, charts) {
+			continue
 		}
-		return
+		if text, err := repo.read(name); err == nil && concerns(text) {
+			_, _ = readManifests(name, text, "", outside)
+		}
 	}
-	from.faults = append(from.faults, decode(raw, &from.helm)...)
-	from.faults = append(from.faults, from.helm.check(name.kind)...)
+	for name, found := range outside {
+		if s.lacks(name) {
+			s[name] = found
+		}
+	}
+}
+
+func (s sources) lacks(name sourceName) bool {
+	_, ok := s[name]
+	return !ok && (name.kind == helmRepository || name.kind == ociRepository || name.kind == helmChart)
+}
+
+// checkOverlays finds the sources that a kustomization would change.
+func (s sources) checkOverlays(overlays map[string]string) {
+	for _, from := range s {
+		from.faults = append(from.faults, overlaysOf(from.file, overlays)...)
+	}
 }
 
 // suspended is said of a source that Flux would not read again: it goes on with an archive that it has, and there is none here.
@@ -248,7 +299,7 @@ func (w *wanted) setChart(hr *helmv2.HelmRelease) (faults []string) {
 
 // takeChart takes over what a chart's spec says; at is where that stands, for messages.
 func (w *wanted) takeChart(spec chartSpec, at string) (faults []string) {
-	w.source = sourceName{spec.SourceRef.Kind, spec.namespace, spec.SourceRef.Name}
+	w.source = spec.source()
 	w.valuesFiles, w.ignoreMissing = spec.ValuesFiles, spec.IgnoreMissingValuesFiles
 	if len(w.valuesFiles) == 1 && path.Clean(w.valuesFiles[0]) == "values.yaml" {
 		w.valuesFiles = nil // what happens anyway (source-controller, BuildOptions.GetValuesFiles)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -109,7 +110,7 @@ func TestASourceThatCannotBeUsedIsAFaultByName(t *testing.T) {
 		{"a filter that is none", fromOCI, fluxSource("OCIRepository", oci+"  ref: {semver: 1.x, semverFilter: '('}\n"), "spec.ref.semverFilter is not a regular expression"},
 		{"another operation", fromOCI, fluxSource("OCIRepository", oci+"  layerSelector: {operation: move}\n"), "spec.layerSelector.operation: move is not supported"},
 		{"an older API", fromRepository, strings.Replace(fluxSource("HelmRepository", web), "/v1\n", "/v1beta1\n", 1), "apiVersion source.toolkit.fluxcd.io/v1beta1 is not supported: want source.toolkit.fluxcd.io/v1 or v1beta2"},
-		{"it stands twice", fromRepository, fluxSource("HelmRepository", web) + fluxSource("HelmRepository", web), "it stands in s.yaml, too"},
+		{"it stands twice", fromRepository, fluxSource("HelmRepository", web) + fluxSource("HelmRepository", "  url: https://charts.example.org\n"), "it stands in s.yaml, too, and differs there"},
 		{"another group", fromRepository, strings.Replace(fluxSource("HelmRepository", web), "source.toolkit.fluxcd.io", "example.com", 1), "the config repo has no HelmRepository flux-system/x"},
 		{"another kind", fromOCI, fluxSource("HelmRepository", web), "the config repo has no OCIRepository flux-system/x"},
 		{"another namespace", strings.Replace(fromOCI, ", namespace: flux-system", "", 1), fluxSource("OCIRepository", oci), `the config repo has no OCIRepository apps/x, only one in namespace "flux-system"`},
@@ -122,6 +123,43 @@ func TestASourceThatCannotBeUsedIsAFaultByName(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			if w := readOne(t, map[string]string{"a.yaml": fluxRelease(tt.release), "s.yaml": tt.source}); !strings.Contains(w.fault, tt.want) {
 				t.Errorf("fault %q, want %q in it", w.fault, tt.want)
+			}
+		})
+	}
+}
+
+func TestASourceMayStandInAnotherPartOfTheRepo(t *testing.T) {
+	const web, other = "  url: https://charts.example.com\n", "  url: https://charts.example.org\n"
+	chart := fluxSource("HelmChart", "  chart: web\n  sourceRef: {kind: HelmRepository, name: x}\n")
+	for _, tt := range []struct {
+		name    string
+		release string
+		files   map[string]string
+		url     string
+		fault   string
+	}{
+		{"elsewhere only", fromRepository, map[string]string{"infra/s.yaml": fluxSource("HelmRepository", web)}, "https://charts.example.com", ""},
+		{"of a HelmChart that is elsewhere", fromChart, map[string]string{"infra/s.yaml": fluxSource("HelmRepository", web), "infra/c.yaml": chart}, "https://charts.example.com", ""},
+		{"of a HelmChart that is here", fromChart, map[string]string{"infra/s.yaml": fluxSource("HelmRepository", web), "apps/c.yaml": chart}, "https://charts.example.com", ""},
+		{"what is here counts", fromRepository, map[string]string{"apps/s.yaml": fluxSource("HelmRepository", other), "infra/s.yaml": fluxSource("HelmRepository", web)}, "https://charts.example.org", ""},
+		{"twice elsewhere, and alike", fromRepository, map[string]string{"eu/s.yaml": fluxSource("HelmRepository", web), "us/s.yaml": fluxSource("HelmRepository", web)}, "https://charts.example.com", ""},
+		{"twice elsewhere, and different", fromRepository, map[string]string{"eu/s.yaml": fluxSource("HelmRepository", web), "us/s.yaml": fluxSource("HelmRepository", other)}, "", "HelmRepository flux-system/x (eu/s.yaml): it stands in us/s.yaml, too, and differs there"},
+		{"what cannot be read elsewhere is nobody's business", fromRepository, map[string]string{"infra/broken.yaml": "kind: HelmRepository\na: [", "infra/s.yaml": fluxSource("HelmRepository", web)}, "https://charts.example.com", ""},
+		{"a kustomization would change it", fromRepository, map[string]string{"infra/s.yaml": fluxSource("HelmRepository", web), "infra/kustomization.yaml": "patches: [{patch: x}]\n"}, "", "infra/kustomization.yaml: patches is not supported"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			files := map[string]string{"apps/a.yaml": fluxRelease(tt.release)}
+			maps.Copy(files, tt.files)
+			list, err := readReleases(inMemory(files), "apps", "account")
+			if err != nil || len(list) != 1 {
+				t.Fatalf("%d releases, %v", len(list), err)
+			}
+			w := list[0]
+			if (w.fault == "") != (tt.fault == "") || !strings.Contains(w.fault, tt.fault) {
+				t.Fatalf("fault %q, want %q", w.fault, tt.fault)
+			}
+			if tt.url != "" && w.remote.from.helm.URL != tt.url {
+				t.Errorf("%s, want %s", w.remote.from.helm.URL, tt.url)
 			}
 		})
 	}
