@@ -55,6 +55,15 @@ failed init container, a progress deadline that has passed; after UNSCHEDULABLE_
 run before, are in the log and in the report. **They are the application's words and may hold its secrets**; LOG_LINES=0 leaves them out. Reading them needs
 ` + "`get`" + ` on pods/log; without it they are missing, with a warning.
 
+**Dry run.** With DRY_RUN=true every release that would be deployed is rendered as it would be (it takes the same way up to the moment in which its record would be
+written), and every object is sent to the API server as a server-side apply with ` + "`dryRun=All`" + `: its validation and all admission webhooks decide. What they
+refuse is named by release, object and field, and fails the run (exit 1). Not everything can be asked: objects in a namespace that the deployment
+creates first, custom resources whose definition the same chart brings, and what a webhook without dry runs would see; these are named and do not
+fail the run. What a chart looks up, what hooks do, and what a release before it in the same run creates are not there yet, either. A unified diff between
+what is live and what would be is in the log, in ` + "`deploy-helm.diff`" + ` and in the report, by waves, with the accounts that are touched; bounded, with a notice.
+Values of Secrets are masked (` + "`***`, `*** (changed)`" + `). **Only Secrets are**: a password that a chart writes into a ConfigMap or an environment variable is
+shown, unless it came out of a Secret by valuesFrom. The build's service account needs the permissions of a deployment (patch), although nothing is written.
+
 **The report.** Progress and a table are in the log, and ` + "`deploy-helm.json`" + ` and ` + "`report.html`" + ` in the hand-over directory: account and service, version, state, time
 and reason, in one file without scripts. Both are written when releases failed, too; the page even when nothing could be begun.
 

@@ -79,8 +79,9 @@ type Out struct {
 	Unchanged int       `json:"unchanged" env:"UNCHANGED" doc:"number of releases that were left alone because nothing of them changed"`
 	Failed    int       `json:"failed" env:"FAILED" doc:"number of releases that failed, rolled back or not"`
 	Skipped   int       `json:"skipped" env:"SKIPPED" doc:"number of releases that were not to be touched"`
+	Diff      string    `json:"diff,omitempty" doc:"name of the file beside this one with the differences that a dry run found"`
 	Report    string    `json:"report" doc:"name of the HTML report beside this file; empty when it was not written"`
-	Releases  []Release `json:"releases" doc:"account, region, cluster, namespace, name, chart, from, to, revision, state (deployed, unchanged, failed, rolled-back, skipped), seconds, reason, log (the last lines of the container to blame)"`
+	Releases  []Release `json:"releases" doc:"account, region, cluster, namespace, name, chart, from, to, revision, state (deployed, unchanged, failed, rolled-back, skipped), seconds, reason, objects (of a dry run: kind, namespace, name, action, refused, unchecked), log (the last lines of the container to blame)"`
 }
 
 // Release is one line of the report.
@@ -97,7 +98,9 @@ type Release struct {
 	State     string   `json:"state"`
 	Seconds   float64  `json:"seconds"`
 	Reason    string   `json:"reason"`
-	Log       []string `json:"log,omitempty"` // the last lines of the container that is to blame
+	Objects   []Object `json:"objects,omitempty"` // of a dry run: those that would change
+	Diff      string   `json:"-"`                 // of a dry run; stands in a file of its own
+	Log       []string `json:"log,omitempty"`     // the last lines of the container that is to blame
 	channel   string   // staging, uat or production
 	lost      bool     // it failed because other writers were faster, again and again
 }
@@ -170,28 +173,19 @@ func deploy(ctx context.Context, b *step.Build, in In) (Out, error) {
 	if err := verifyTags(ctx, in, c, tasks); err != nil {
 		return Out{Commit: repo.commit}, err
 	}
-	if b.DryRun {
-		return finish(b, repo, plannedOnly(tasks))
-	}
 	r := &rollout{
 		clusters: targets.clusters(), log: b.Log, working: b.Working, repo: repo, plan: c, concurrency: in.Concurrency, timeout: in.WaitTimeout,
 		patience: in.UnschedulableAfter, logLines: in.LogLines, rollBack: in.OnFailure == "rollback", tip: repo.tip,
 		mark: cluster.Mark{Build: b.ID, Commit: repo.commit, Committed: repo.committed, Until: time.Now().Add(remaining(ctx) + time.Minute)},
 	}
-	return finish(b, repo, r.run(ctx, tasks))
-}
-
-// plannedOnly is the report of a dry run.
-func plannedOnly(tasks []*task) []Release {
-	var report []Release
-	for _, t := range tasks {
-		line := t.line()
-		if line.State == "" {
-			line.State, line.Reason = skipped, fmt.Sprintf("dry run: would be deployed in wave %d", t.wave+1)
-		}
-		report = append(report, line)
+	if b.DryRun {
+		report := r.preview(ctx, tasks)
+		diff := tellPlan(b, in.Waves, tasks, report)
+		out, err := finish(b, repo, report)
+		out.Diff = diff
+		return out, err
 	}
-	return report
+	return finish(b, repo, r.run(ctx, tasks))
 }
 
 // finish prints the table, and fails the step unless every release that was to be deployed is.

@@ -23,6 +23,7 @@ var reportPage = template.Must(template.New(reportName).Funcs(template.FuncMap{
 	"seconds": func(s float64) string { return fmt.Sprintf("%.1f s", s) },
 	"short":   shortCommit,
 	"place":   shortCluster,
+	"diff":    diffLines,
 }).Parse(reportHTML))
 
 // page is what report.html shows.

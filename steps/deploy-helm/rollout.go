@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -168,23 +169,11 @@ func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, work *s
 		}
 		t.newest.Status, t.rescue = failed, ""
 	}
-	commit := ""
-	if w.addRevision {
-		commit = r.repo.commit
-	}
-	made, err := w.chart.load(commit)
+	rel, err := r.toDeploy(t)
 	if err != nil {
 		return t.newest.Revision, failed, err.Error()
 	}
-	line.Chart = made.Name() + "-" + made.Metadata.Version
-	rel := cluster.Release{
-		Key: w.key, Namespace: w.namespace, CreateNamespace: w.createNamespace, Chart: made, Values: w.ownValues(), MaxHistory: w.maxHistory,
-		Timeout: w.timeout, Patience: r.patience, LogLines: r.logLines, Mark: r.mark, Newest: t.newest,
-	}
-	rel.Mark.Digest, rel.Mark.Version = t.digest, w.version()
-	if rel.Timeout == 0 {
-		rel.Timeout = r.timeout
-	}
+	line.Chart = rel.Chart.Name() + "-" + rel.Chart.Metadata.Version
 	log.Info("started", "from", line.From, "to", line.To, "chart", line.Chart)
 	report := func(text string) {
 		text = w.secrets.text(text)
@@ -203,6 +192,25 @@ func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, work *s
 	}
 	log.Warn("failed, rolling back", "reason", w.secrets.text(err.Error()))
 	return r.goBack(ctx, on, rel, revision, err, report)
+}
+
+// toDeploy is a release as the cluster package takes it, with a chart of its own.
+func (r *rollout) toDeploy(t *task) (cluster.Release, error) {
+	w := t.release
+	commit := ""
+	if w.addRevision {
+		commit = r.repo.commit
+	}
+	made, err := w.chart.load(commit)
+	if err != nil {
+		return cluster.Release{}, err
+	}
+	rel := cluster.Release{
+		Key: w.key, Namespace: w.namespace, CreateNamespace: w.createNamespace, Chart: made, Values: w.ownValues(), MaxHistory: w.maxHistory,
+		Timeout: cmp.Or(w.timeout, r.timeout), Patience: r.patience, LogLines: r.logLines, Mark: r.mark, Newest: t.newest,
+	}
+	rel.Mark.Digest, rel.Mark.Version = t.digest, w.version()
+	return rel, nil
 }
 
 func stateOf(err error) string {
