@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"time"
 
 	"helm.sh/helm/v4/pkg/action"
 	"helm.sh/helm/v4/pkg/kube"
@@ -23,12 +24,11 @@ func (c *Cluster) configuration(s *store, namespace string, w *waiter) *action.C
 	s.claim = &claim{cluster: c, build: func(manifest string) (kube.ResourceList, error) {
 		return inner.Build(strings.NewReader(manifest), false)
 	}}
-	caps := c.caps
 	cfg.RESTClientGetter = g
 	cfg.KubeClient = client{Client: inner, cluster: c, waiter: w, claim: s.claim, preview: s.rendered != nil}
 	cfg.Releases = storage.Init(s)
 	cfg.Releases.SetLogger(slog.DiscardHandler)
-	cfg.Capabilities = &caps
+	cfg.Capabilities = c.caps.get()
 	cfg.HookOutputFunc = func(_, _, _ string) io.Writer { return io.Discard }
 	return cfg
 }
@@ -88,12 +88,29 @@ func (c client) OutputContainerLogsForPodList(*corev1.PodList, string, func(_, _
 }
 
 // GetWaiter implements kube.Interface.
-func (c client) GetWaiter(kube.WaitStrategy) (kube.Waiter, error) { return c.waiter, nil }
-
-// GetWaiterWithOptions implements kube.InterfaceWaitOptions.
-func (c client) GetWaiterWithOptions(kube.WaitStrategy, ...kube.WaitOption) (kube.Waiter, error) {
+func (c client) GetWaiter(strategy kube.WaitStrategy) (kube.Waiter, error) {
+	if strategy == kube.HookOnlyStrategy {
+		return hooksOnly{c.waiter}, nil
+	}
 	return c.waiter, nil
 }
+
+// GetWaiterWithOptions implements kube.InterfaceWaitOptions.
+func (c client) GetWaiterWithOptions(strategy kube.WaitStrategy, _ ...kube.WaitOption) (kube.Waiter, error) {
+	return c.GetWaiter(strategy)
+}
+
+// hooksOnly waits for hooks and for nothing else (Flux: disableWait).
+type hooksOnly struct{ *waiter }
+
+// Wait implements kube.Waiter.
+func (hooksOnly) Wait(kube.ResourceList, time.Duration) error { return nil }
+
+// WaitWithJobs implements kube.Waiter.
+func (hooksOnly) WaitWithJobs(kube.ResourceList, time.Duration) error { return nil }
+
+// WaitForDelete implements kube.Waiter.
+func (hooksOnly) WaitForDelete(kube.ResourceList, time.Duration) error { return nil }
 
 var (
 	_ kube.Interface            = client{}

@@ -48,10 +48,13 @@ type Cluster struct {
 	core    kubernetes.Interface
 	meta    metadata.Interface
 	dynamic dynamic.Interface
-	caps    common.Capabilities
+	caps    *capabilities
 	host    string
 	user    string // who we are, for messages
 	front   string // permission without which IAM lets nobody through to the API server
+
+	definitions  *definitions
+	impersonated impersonated
 }
 
 // Access is how to reach a cluster that no kubeconfig describes.
@@ -104,16 +107,22 @@ func Connect(ctx context.Context, a Access) (*Cluster, error) {
 func (c *Cluster) connect(file clientcmdapi.Config, cfg *rest.Config) (err error) {
 	guard(cfg)
 	c.host = cfg.Host
+	c.caps, c.definitions, c.impersonated.byUser = &capabilities{}, &definitions{done: map[string]bool{}}, map[string]*Cluster{}
+	if err := c.clients(cfg); err != nil {
+		return err
+	}
+	c.getter, err = newGetter(file, cfg)
+	return err
+}
+
+func (c *Cluster) clients(cfg *rest.Config) (err error) {
 	if c.core, err = kubernetes.NewForConfig(cfg); err != nil {
 		return err
 	}
 	if c.meta, err = metadata.NewForConfig(cfg); err != nil {
 		return err
 	}
-	if c.dynamic, err = dynamic.NewForConfig(cfg); err != nil {
-		return err
-	}
-	c.getter, err = newGetter(file, cfg)
+	c.dynamic, err = dynamic.NewForConfig(cfg)
 	return err
 }
 
@@ -131,11 +140,11 @@ func (c *Cluster) learn(ctx context.Context) error {
 	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) { // an orphaned API service hides its own kinds only
 		return err
 	}
-	c.caps = common.Capabilities{
+	c.caps.set(common.Capabilities{
 		APIVersions: kinds,
 		KubeVersion: common.KubeVersion{Version: version.GitVersion, Major: version.Major, Minor: version.Minor},
 		HelmVersion: common.DefaultCapabilities.HelmVersion,
-	}
+	})
 	return nil
 }
 

@@ -1,9 +1,11 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"helm.sh/helm/v4/pkg/action"
@@ -33,6 +35,7 @@ type Release struct {
 	Mark            Mark           // remembered with the revision; Beats is set
 	Heartbeat       time.Duration  // between two signs of life; 0: HeartbeatEvery
 	Newest          Record         // the newest revision when this was planned: the zero Record for none
+	Settings        Settings
 	// rendered makes Deploy end where it would write the new revision's record. It is given what would be written, and the revisions that
 	// were read in full. See Preview.
 	rendered func(next *releasev1.Release, known []*releasev1.Release)
@@ -50,8 +53,7 @@ func (c *Cluster) Deploy(ctx context.Context, r Release, report func(string)) (r
 	if err := ctx.Err(); err != nil {
 		return 0, context.Cause(ctx)
 	}
-	isNew := r.IsInstall()
-	if r.CreateNamespace && isNew && r.rendered == nil {
+	if r.CreateNamespace && r.IsInstall() && r.rendered == nil {
 		if err := c.createNamespace(ctx, r.Namespace); err != nil {
 			return 0, fmt.Errorf("creating namespace %s: %w", r.Namespace, c.explain(err))
 		}
@@ -64,25 +66,58 @@ func (c *Cluster) Deploy(ctx context.Context, r Release, report func(string)) (r
 	defer s.beat(ctx, r.Heartbeat, end)()
 	w := &waiter{ctx: ctx, cluster: c, patience: r.Patience, logLines: r.LogLines, report: report}
 	cfg := c.configuration(s, r.Namespace, w)
-	// A context that ends inside these calls makes Helm return while its goroutine goes on applying. The waiter is what ends instead.
-	calm := context.WithoutCancel(ctx)
-	if isNew {
-		in := action.NewInstall(cfg)
-		in.ReleaseName, in.Namespace, in.Replace = r.Name, r.Namespace, r.Newest.Revision > 0
-		in.Timeout, in.WaitStrategy, in.WaitOptions, in.WaitForJobs = r.Timeout, kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, true
-		in.ServerSideApply, in.ForceConflicts, in.TakeOwnership = true, true, true // as Flux's helm controller does
-		in.DisableOpenAPIValidation, in.SkipCRDs = true, r.rendered != nil
-		_, err = in.RunWithContext(calm, r.Chart, r.Values)
+	if r.IsInstall() {
+		err = c.install(ctx, r, cfg, report)
 	} else {
-		up := action.NewUpgrade(cfg)
-		up.Namespace, up.MaxHistory = r.Namespace, r.MaxHistory
-		up.Timeout, up.WaitStrategy, up.WaitOptions, up.WaitForJobs = r.Timeout, kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, true
-		up.ServerSideApply, up.ForceConflicts, up.TakeOwnership = "true", true, true
-		up.DisableOpenAPIValidation = true
-		up.ResetValues = true // without values, Helm would take the old ones over
-		_, err = up.RunWithContext(calm, r.Name, r.Chart, r.Values)
+		err = c.upgrade(ctx, r, cfg, s, report)
 	}
 	return s.revision(), w.withLog(c.explainDeploy(err))
+}
+
+// A context that ends inside Helm's calls makes them return while their goroutines go on applying. The waiter is what ends instead.
+
+func (c *Cluster) install(ctx context.Context, r Release, cfg *action.Configuration, report func(string)) error {
+	set := r.Settings.Install
+	ssa, err := set.serverSide(func() (string, error) { return "ssa", nil })
+	if err != nil {
+		return err
+	}
+	if err := c.applyCRDs(ctx, r, cmp.Or(set.CRDs, "Create"), report); err != nil {
+		return err
+	}
+	cfg.Capabilities = c.caps.get() // with the kinds that were just made
+	in := action.NewInstall(cfg)
+	in.ReleaseName, in.Namespace, in.Replace = r.Name, r.Namespace, r.Newest.Revision > 0
+	in.Timeout, in.WaitStrategy, in.WaitOptions = set.timeout(r), set.strategy(), []kube.WaitOption{kube.WithWaitContext(ctx)}
+	in.WaitForJobs, in.DisableHooks, in.SkipSchemaValidation = !set.DisableWaitForJobs, set.DisableHooks, set.DisableSchemaValidation
+	in.ServerSideApply, in.ForceConflicts, in.TakeOwnership = ssa, ssa, !set.DisableTakeOwnership // as Flux's helm controller does
+	in.DisableOpenAPIValidation, in.SkipCRDs = true, true
+	in.PostRenderer, in.PostRenderStrategy = r.Settings.PostRenderer, r.Settings.postRenderStrategy()
+	_, err = in.RunWithContext(context.WithoutCancel(ctx), r.Chart, r.Values)
+	return err
+}
+
+func (c *Cluster) upgrade(ctx context.Context, r Release, cfg *action.Configuration, s *store, report func(string)) error {
+	set := r.Settings.Upgrade
+	ssa, err := set.serverSide(func() (string, error) { return s.applyMethod(r.Name, r.Newest.Revision) })
+	if err != nil {
+		return err
+	}
+	if err := c.applyCRDs(ctx, r, cmp.Or(set.CRDs, "Skip"), report); err != nil {
+		return err
+	}
+	cfg.Capabilities = c.caps.get() // with the kinds that were just made
+	up := action.NewUpgrade(cfg)
+	up.Namespace, up.MaxHistory = r.Namespace, r.MaxHistory
+	up.Timeout, up.WaitStrategy, up.WaitOptions = set.timeout(r), set.strategy(), []kube.WaitOption{kube.WithWaitContext(ctx)}
+	up.WaitForJobs, up.DisableHooks, up.SkipSchemaValidation = !set.DisableWaitForJobs, set.DisableHooks, set.DisableSchemaValidation
+	up.ServerSideApply, up.ForceConflicts, up.TakeOwnership = strconv.FormatBool(ssa), ssa, !set.DisableTakeOwnership
+	up.ForceReplace, up.CleanupOnFail = set.Force && !ssa, set.CleanupOnFail
+	up.DisableOpenAPIValidation = true
+	up.ResetValues, up.ReuseValues = !set.PreserveValues, set.PreserveValues // without either, Helm takes the old values over where there are no new ones
+	up.PostRenderer, up.PostRenderStrategy = r.Settings.PostRenderer, r.Settings.postRenderStrategy()
+	_, err = up.RunWithContext(context.WithoutCancel(ctx), r.Name, r.Chart, r.Values)
+	return err
 }
 
 // Rollback returns a release to the newest revision that ran before, and waits for it. It returns the revision that it returned to and
@@ -103,10 +138,16 @@ func (c *Cluster) Rollback(ctx context.Context, r Release, report func(string)) 
 	defer end(nil)
 	defer s.beat(ctx, r.Heartbeat, end)()
 	w := &waiter{ctx: ctx, cluster: c, patience: r.Patience, logLines: r.LogLines, report: report}
+	set := r.Settings.Rollback
+	ssa, err := set.serverSide(func() (string, error) { return s.applyMethod(r.Name, to.Revision) })
+	if err != nil {
+		return to, 0, err
+	}
 	back := action.NewRollback(c.configuration(s, r.Namespace, w))
 	back.Version, back.MaxHistory = to.Revision, r.MaxHistory // Helm's own roll back on failure forgets the limit
-	back.Timeout, back.WaitStrategy, back.WaitOptions, back.WaitForJobs = r.Timeout, kube.StatusWatcherStrategy, []kube.WaitOption{kube.WithWaitContext(ctx)}, true
-	back.ServerSideApply, back.ForceConflicts = "true", true
+	back.Timeout, back.WaitStrategy, back.WaitOptions = set.timeout(r), set.strategy(), []kube.WaitOption{kube.WithWaitContext(ctx)}
+	back.WaitForJobs, back.DisableHooks, back.CleanupOnFail = !set.DisableWaitForJobs, set.DisableHooks, set.CleanupOnFail
+	back.ServerSideApply, back.ForceConflicts, back.ForceReplace = strconv.FormatBool(ssa), ssa, set.Force && !ssa
 	err = back.Run(r.Name)
 	return to, s.revision(), w.withLog(c.explainDeploy(err))
 }

@@ -115,6 +115,15 @@ func explainSize(rel *releasev1.Release, err error) error {
 		"the largest files are %s: %w", strings.Join(largest, ", "), err)
 }
 
+// applyMethod is how the objects of a revision were applied: ssa, csa, or "" for one from before there was a choice.
+func (s *store) applyMethod(name string, revision int) (string, error) {
+	r, err := s.Get(recordName(name, revision))
+	if err != nil {
+		return "", s.cluster.explain(err)
+	}
+	return r.(*releasev1.Release).ApplyMethod, nil
+}
+
 // inFull are the revisions that were read in full.
 func (s *store) inFull() []*releasev1.Release {
 	s.mu.Lock()

@@ -179,6 +179,13 @@ func (w *wanted) digest() (string, error) {
 	if len(w.valuesFiles) > 0 {
 		parts = append(parts, fmt.Sprintf("%q %t", w.valuesFiles, w.ignoreMissing))
 	}
+	if !w.post.isEmpty() {
+		text, err := w.post.text()
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, text, w.settings.PostRenderStrategy)
+	}
 	for _, part := range parts {
 		fmt.Fprintf(sum, "%d:%s\n", len(part), part)
 	}

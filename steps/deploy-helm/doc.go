@@ -81,9 +81,18 @@ downloaded only where something is to be deployed, once, and compared with the d
 along in charts/. Plain HTTP is for loopback and for what REGISTRY_INSECURE lists, whatever ` + "`insecure`" + ` says. Nothing unverified is deployed: a source or chart with ` + "`verify`" + `
 is refused, and so is any other field of a source that is not supported, by its name.
 
-**Fields.** Supported are chart and chartRef (see above; with valuesFiles and ignoreMissingValuesFiles), values, valuesFrom, dependsOn, releaseName, targetNamespace, storageNamespace, timeout, maxHistory,
-suspend and install.createNamespace; with ` + "`reconcileStrategy: Revision`" + ` the chart's version gets the commit as build metadata, as Flux does. interval,
-remediation retries and what Flux itself ignores have no effect here by design. Any other field that is set fails its release by name.
+**Fields.** Supported are chart and chartRef (see above; with valuesFiles and ignoreMissingValuesFiles), values, valuesFrom, dependsOn, releaseName, targetNamespace, storageNamespace, timeout,
+maxHistory, suspend, serviceAccountName, postRenderers, postRenderStrategy, commonMetadata, test, and of install, upgrade, rollback and uninstall: timeout, crds, skipCRDs,
+createNamespace, disableWait, disableWaitForJobs, disableHooks, disableSchemaValidation, disableTakeOwnership, force, preserveValues, cleanupOnFail, serverSideApply (on unless it
+is switched off; ` + "`auto`" + ` follows the revision before), keepHistory and deletionPropagation. With ` + "`reconcileStrategy: Revision`" + ` the chart's version gets the commit as build metadata, as Flux does.
+The definitions in a chart's crds/ are applied before the release and waited for: at an install those that do not exist, at an upgrade none, unless ` + "`crds`" + ` says otherwise.
+Post-renderers must not change the version of values.image, which the gate has judged.
+
+What follows a failure is ON_FAILURE's business first. With ` + "`rollback`" + `, ` + "`install.remediation.remediateLastFailure`" + ` uninstalls a first install that failed,
+` + "`upgrade.remediation.strategy: uninstall`" + ` uninstalls and installs anew, the strategy RetryOnFailure leaves what failed, and a release whose tests fail has failed unless that is to
+be ignored. Without effect by design are interval, persistentClient, remediation retries and retryInterval (a build tries once, the next one again), remediateLastFailure of an upgrade,
+install.replace (an uninstalled release's name is free), disableOpenAPIValidation (the server validates), rollback.recreate and what Flux itself ignores.
+Any other field that is set fails its release by name.
 As with Flux, objects that exist already are adopted and conflicts with other field managers are forced; an object that belongs to another Helm release is
 refused, which Flux would take. Releases change hands between this step, Flux and Helm's command line: docs/flux.md says how.
 

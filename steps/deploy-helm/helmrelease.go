@@ -52,8 +52,10 @@ type wanted struct {
 	suspended       bool
 	maxHistory      int
 	timeout         time.Duration // 0: the step's
-	chart           *chartFiles   // nil when it has a fault
-	fault           string        // why it cannot be deployed at all
+	settings        settings
+	post            postRenderers
+	chart           *chartFiles // nil when it has a fault
+	fault           string      // why it cannot be deployed at all
 }
 
 // objectName names a HelmRelease, which may have another name than its Helm release.
@@ -203,6 +205,8 @@ func readRelease(file string, doc, raw []byte, accountLabel string) (*wanted, er
 	w.createNamespace = hr.GetInstall().CreateNamespace
 	w.image = imageOf(w.values, doc)
 	var faults []string
+	w.settings, faults = readSettings(&hr)
+	w.post = postRenderers{renderers: hr.Spec.PostRenderers, common: hr.Spec.CommonMetadata}
 	if w.image.misread != "" {
 		faults = append(faults, w.image.misread)
 	}
@@ -273,18 +277,58 @@ var known = map[string]string{
 	"spec.chart.spec.reconcileStrategy":             "",
 	"spec.chart.spec.valuesFiles":                   "",
 	"spec.chart.spec.ignoreMissingValuesFiles":      "",
+	"spec.persistentClient":                         "", // by design: no client is kept beyond the run
+	"spec.serviceAccountName":                       "",
+	"spec.commonMetadata":                           "",
+	"spec.postRenderers":                            "",
+	"spec.postRenderStrategy":                       "",
+	"spec.waitStrategy":                             "{",
+	"spec.waitStrategy.name":                        "poller", // what Flux calls its own way; ours is another, with the same rules
 	"spec.install":                                  "{",
+	"spec.install.timeout":                          "",
 	"spec.install.createNamespace":                  "",
-	"spec.install.crds":                             "Create",
+	"spec.install.crds":                             "",
+	"spec.install.skipCRDs":                         "",
+	"spec.install.disableWait":                      "",
+	"spec.install.disableWaitForJobs":               "",
+	"spec.install.disableHooks":                     "",
+	"spec.install.disableOpenAPIValidation":         "", // by design: the server validates what it applies, and Helm's own validation leaves it to it
+	"spec.install.disableSchemaValidation":          "",
+	"spec.install.disableTakeOwnership":             "",
+	"spec.install.replace":                          "", // by design: the name of an uninstalled release can always be used again
+	"spec.install.serverSideApply":                  "",
+	"spec.install.strategy":                         "{",
+	"spec.install.strategy.name":                    "",
+	"spec.install.strategy.retryInterval":           "", // by design: the next build tries again
 	"spec.install.remediation":                      "{",
 	"spec.install.remediation.retries":              "", // by design: a build tries once, and ON_FAILURE says what follows
-	"spec.install.remediation.remediateLastFailure": "", // by design
+	"spec.install.remediation.remediateLastFailure": "",
+	"spec.install.remediation.ignoreTestFailures":   "",
 	"spec.upgrade":                                  "{",
-	"spec.upgrade.crds":                             "Skip",
+	"spec.upgrade.timeout":                          "",
+	"spec.upgrade.crds":                             "",
+	"spec.upgrade.disableWait":                      "",
+	"spec.upgrade.disableWaitForJobs":               "",
+	"spec.upgrade.disableHooks":                     "",
+	"spec.upgrade.disableOpenAPIValidation":         "", // by design: the server validates what it applies, and Helm's own validation leaves it to it
+	"spec.upgrade.disableSchemaValidation":          "",
+	"spec.upgrade.disableTakeOwnership":             "",
+	"spec.upgrade.force":                            "",
+	"spec.upgrade.preserveValues":                   "",
+	"spec.upgrade.cleanupOnFail":                    "",
+	"spec.upgrade.serverSideApply":                  "",
+	"spec.upgrade.chartNameChangeStrategy":          "InPlaceUpdate", // what happens anyway
+	"spec.upgrade.strategy":                         "{",
+	"spec.upgrade.strategy.name":                    "",
+	"spec.upgrade.strategy.retryInterval":           "", // by design: the next build tries again
 	"spec.upgrade.remediation":                      "{",
-	"spec.upgrade.remediation.retries":              "", // by design
-	"spec.upgrade.remediation.remediateLastFailure": "", // by design
-	"spec.upgrade.remediation.strategy":             "rollback",
+	"spec.upgrade.remediation.retries":              "", // by design: a build tries once
+	"spec.upgrade.remediation.remediateLastFailure": "", // by design: ON_FAILURE says whether it is
+	"spec.upgrade.remediation.strategy":             "",
+	"spec.upgrade.remediation.ignoreTestFailures":   "",
+	"spec.test":                                     "", // with all that is in it
+	"spec.rollback":                                 "", // with all that is in it; recreate has no effect in Helm 4
+	"spec.uninstall":                                "", // with all that is in it
 }
 
 // unsupported lists the fields that are set and not known, by their names in the manifest.

@@ -90,3 +90,30 @@ func show() {
 	check(err)
 	fmt.Print(string(text))
 }
+
+// managers RESOURCE NAMESPACE NAME prints who has written an object, and how.
+func managers() {
+	o := openObjects()
+	gvr, err := o.mapper.ResourceFor(schema.GroupVersionResource{Resource: os.Args[1]})
+	check(err)
+	u, err := o.client.Resource(gvr).Namespace(os.Args[2]).Get(context.Background(), os.Args[3], metav1.GetOptions{})
+	check(err)
+	for _, f := range u.GetManagedFields() {
+		fmt.Println(f.Manager, f.Operation)
+	}
+}
+
+// app NAMESPACE [SPEC...] writes repo/releases/NAMESPACE.yaml: a HelmRelease of the chart app with more fields of spec, each a YAML flow.
+func app() {
+	text := fmt.Sprintf(`apiVersion: helm.toolkit.fluxcd.io/v2
+kind: HelmRelease
+metadata: {name: app, namespace: %s, labels: {account: orchid}}
+spec:
+  chart: {spec: {chart: ./charts/app, sourceRef: {kind: GitRepository, name: config, namespace: flux-system}}}
+`, os.Args[1])
+	for _, line := range os.Args[2:] {
+		text += "  " + line + "\n"
+	}
+	check(os.MkdirAll("repo/releases", 0o755))
+	check(os.WriteFile("repo/releases/"+os.Args[1]+".yaml", []byte(text), 0o644))
+}

@@ -34,6 +34,7 @@ import (
 func TestMain(m *testing.M) {
 	steptest.Main(m, map[string]func(){
 		"deploy-helm": main,
+		"app":         app,
 		"apply":       apply,
 		"cloudlog":    cloudlog,
 		"contexts":    twoContexts,
@@ -46,6 +47,7 @@ func TestMain(m *testing.M) {
 		"helmpush":    helmpush,
 		"helmrelease": helmrelease,
 		"look":        look,
+		"managers":    managers,
 		"owners":      owners,
 		"push":        push,
 		"secret":      makeSecret,

@@ -162,6 +162,12 @@ const moved = "moved"
 
 func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, work *step.Work, t *task, line *Release) (revision int, state, reason string) {
 	w, on := t.release, r.clusters[t.release.cluster]
+	if name := w.settings.serviceAccount; name != "" {
+		var err error
+		if on, err = on.As(w.object.Namespace, name); err != nil {
+			return t.newest.Revision, failed, err.Error()
+		}
+	}
 	if t.rescue != "" {
 		log.Warn("recovering a release that was left "+t.newest.Status, "revision", t.newest.Revision, "reason", t.rescue)
 		if err := on.Recover(ctx, t.newest, "interrupted: "+t.rescue); err != nil {
@@ -181,17 +187,40 @@ func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, work *s
 		work.Now(text)
 	}
 	revision, err = on.Deploy(deploying, rel, report)
+	if err == nil && w.settings.test {
+		reason, err = r.test(deploying, log, on, w, rel, revision, report)
+	}
 	line.Log = tellLog(log, err, w.secrets)
 	switch {
 	case err == nil:
-		return revision, deployed, ""
+		return revision, deployed, reason
 	case revision == 0: // nothing was changed
 		return t.newest.Revision, stateOf(err), err.Error()
 	case errors.Is(err, cluster.ErrMoved) || !r.rollBack:
 		return revision, failed, err.Error()
 	}
-	log.Warn("failed, rolling back", "reason", w.secrets.text(err.Error()))
-	return r.goBack(ctx, on, rel, revision, err, report)
+	return r.remedy(ctx, deploying, log, on, t, rel, revision, err, report)
+}
+
+// toDeploy is a release as the cluster package takes it, with a chart of its own.
+func (r *rollout) toDeploy(t *task) (cluster.Release, error) {
+	w := t.release
+	commit := ""
+	if w.addRevision {
+		commit = r.repo.commit
+	}
+	made, err := w.chart.load(commit)
+	if err != nil {
+		return cluster.Release{}, err
+	}
+	rel := cluster.Release{
+		Key: w.key, Namespace: w.namespace, CreateNamespace: w.createNamespace, Chart: made, Values: w.ownValues(), MaxHistory: w.maxHistory,
+		Timeout: cmp.Or(w.timeout, r.timeout), Patience: r.patience, LogLines: r.logLines, Mark: r.mark, Newest: t.newest, Settings: w.settings.Settings,
+	}
+	rel.Mark.Digest, rel.Mark.Version = t.digest, w.version()
+	w.post.gated = w.image
+	rel.Settings.PostRenderer = w.post.postRenderer()
+	return rel, nil
 }
 
 // toDeploy is a release as the cluster package takes it, with a chart of its own.
@@ -218,26 +247,6 @@ func stateOf(err error) string {
 		return moved
 	}
 	return failed
-}
-
-// goBack returns a release to the revision before. Its context is not the one that ended the deployment.
-func (r *rollout) goBack(ctx context.Context, on *cluster.Cluster, rel cluster.Release, revision int, cause error, report func(string)) (int, string, string) {
-	if ctx.Err() != nil { // the build is being stopped: a short time to leave things in order is all there is
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-		defer cancel()
-	}
-	to, written, err := on.Rollback(ctx, rel, report)
-	if written > 0 {
-		revision = written
-	}
-	switch {
-	case errors.Is(err, cluster.ErrNothingToReturnTo):
-		return revision, failed, fmt.Sprintf("%v (this is the first revision: there is nothing to return to)", cause)
-	case err != nil:
-		return revision, failed, fmt.Sprintf("%v; rolling back to revision %d failed too: %v", cause, to.Revision, err)
-	}
-	return revision, rolledBack, fmt.Sprintf("%v (returned to revision %d)", cause, to.Revision)
 }
 
 // replan decides anew on a release that somebody else changed. The branch of the config repo is the judge: when it has moved on, the
