@@ -25,6 +25,10 @@ rehearse: prepare binaries ## Play a release from commit to running pods on this
 test: prepare binaries ## Run all tests: unit, step programs, templates, images, and the whole rehearsal
 	@go test -timeout 45m ./...
 
+.PHONY: contract
+contract: prepare ## Hold Artifact Registry to its contract: the tests' server, and Google's if ARTIFACT_REGISTRY_TEST_REPOSITORY names a repository
+	@go test -v -count=1 -run '^TestContract$$' ./internal/artifactregistry
+
 .PHONY: check
 check: lint docs-check test ## What CI runs, and the linters: run it before you push
 

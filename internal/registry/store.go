@@ -47,6 +47,21 @@ func (c *Client) Repository(repository string) (*Repository, error) {
 	return &Repository{c, repository}, nil
 }
 
+// Open opens what a step.Place names, folder or repository; nothing for an empty name.
+func (c *Client) Open(name string, folder bool) (Store, error) {
+	switch {
+	case name == "":
+		return nil, nil
+	case folder:
+		return OpenLayout(name), nil
+	}
+	r, err := c.Repository(name)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
 // String is host/path.
 func (r *Repository) String() string { return r.path }
 

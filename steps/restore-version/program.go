@@ -20,7 +20,7 @@ type In struct {
 	Version         release.Version `env:"VERSION" from:"TAG_NAME" required:"true" doc:"the release that is to come back, such as v2.0.0"`
 	Reason          string          `env:"REASON" required:"true" doc:"why; it stands in the commit that lifts the hold"`
 	Who             string          `env:"WHO" default:"restore-version" doc:"who decided it, for the record"`
-	Backup          backupPlace     `env:"BACKUP" doc:"where rollback-version kept the image: a registry repository, or a folder that begins with / or ./; needed when the image was deleted"`
+	Backup          step.Place      `env:"BACKUP" doc:"where rollback-version kept the image: a registry repository, or a folder that begins with / or ./; needed when the image was deleted"`
 	Digest          string          `env:"DIGEST" doc:"the image that is wanted, sha256:…; when unset, the one that the hold and the tombstone name"`
 	Holds           string          `env:"HOLDS" default:"holds.yaml" doc:"path of the list of held versions in the config repo"`
 	Service         string          `env:"SERVICE" doc:"the service's name; the last path element of IMAGE when unset"`
@@ -61,23 +61,6 @@ func (in In) service() string {
 }
 
 func (in In) holdsPath() string { return path.Join(in.ConfigPath, in.Holds) }
-
-// backupPlace is BACKUP: a repository, or a folder.
-type backupPlace string
-
-// UnmarshalText checks it.
-func (p *backupPlace) UnmarshalText(b []byte) error {
-	*p = backupPlace(b)
-	if p.isFolder() {
-		return nil
-	}
-	var image step.Image
-	return image.UnmarshalText(b)
-}
-
-func (p backupPlace) isFolder() bool {
-	return strings.HasPrefix(string(p), "/") || strings.HasPrefix(string(p), "./")
-}
 
 // Out is what restore-version did.
 type Out struct {

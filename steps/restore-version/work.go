@@ -29,7 +29,7 @@ type work struct {
 
 func newWork(b *step.Build, in In) (*work, error) {
 	options := []registry.Option{registry.ForPush(), registry.WithNotice(func(text string) { b.Log.Warn(text) })}
-	if in.Backup != "" && !in.Backup.isFolder() {
+	if in.Backup != "" && !in.Backup.IsFolder() {
 		options = append(options, registry.MountingFrom(string(in.Backup)))
 	}
 	w := &work{
@@ -42,14 +42,8 @@ func newWork(b *step.Build, in In) (*work, error) {
 			return nil, fmt.Errorf("reading SIGNING_KEY: %w", err)
 		}
 	}
-	switch {
-	case in.Backup == "":
-	case in.Backup.isFolder():
-		w.backup = registry.OpenLayout(string(in.Backup))
-	default:
-		if w.backup, err = w.client.Repository(string(in.Backup)); err != nil {
-			return nil, err
-		}
+	if w.backup, err = w.client.Open(string(in.Backup), in.Backup.IsFolder()); err != nil {
+		return nil, err
 	}
 	w.target, err = w.client.Repository(in.Image.String())
 	return w, err

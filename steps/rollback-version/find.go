@@ -38,14 +38,8 @@ func newWork(b *step.Build, in In) (*work, error) {
 			return nil, fmt.Errorf("reading SIGNING_KEY: %w", err)
 		}
 	}
-	switch {
-	case in.Backup == "":
-	case in.Backup.isFolder():
-		w.backup = registry.OpenLayout(string(in.Backup))
-	default:
-		if w.backup, err = w.client.Repository(string(in.Backup)); err != nil {
-			return nil, err
-		}
+	if w.backup, err = w.client.Open(string(in.Backup), in.Backup.IsFolder()); err != nil {
+		return nil, err
 	}
 	if w.source, err = w.client.Repository(in.Image.String()); err != nil {
 		return nil, err

@@ -21,7 +21,7 @@ type In struct {
 	Reason          string               `env:"REASON" required:"true" doc:"why; it is recorded with the hold, and everybody who is refused the version reads it"`
 	Who             string               `env:"WHO" default:"rollback-version" doc:"who decided it, for the record"`
 	Stage           string               `env:"STAGE" default:"return" oneof:"return,delete" doc:"return: plan, back up, hold, return every account, in one commit; delete: after the deployment, delete the version from the registry"`
-	Backup          backupPlace          `env:"BACKUP" doc:"where the image is kept: another registry repository (host/path; nothing is moved when it is in the same registry), or a folder that begins with / or ./, which becomes an OCI layout; needed to delete an image"`
+	Backup          step.Place           `env:"BACKUP" doc:"where the image is kept: another registry repository (host/path; nothing is moved when it is in the same registry), or a folder that begins with / or ./, which becomes an OCI layout; needed to delete an image"`
 	Delete          bool                 `env:"DELETE" default:"true" doc:"false: STAGE=delete deletes nothing, and the hold alone keeps the version back"`
 	Force           bool                 `env:"FORCE" default:"false" doc:"delete although the config repo still names the image, or the version is not held"`
 	ForceDigest     bool                 `env:"FORCE_DIGEST" default:"false" doc:"delete the image although other tags are on it, and those tags with it; unset, only the tag VERSION is taken off"`
@@ -77,27 +77,6 @@ func (in In) service() string {
 		return in.Service
 	}
 	return in.Image.Name()
-}
-
-// backupPlace is BACKUP: a repository, or a folder.
-type backupPlace string
-
-// UnmarshalText checks it.
-func (p *backupPlace) UnmarshalText(b []byte) error {
-	if s := string(b); strings.HasPrefix(s, "/") || strings.HasPrefix(s, "./") {
-		*p = backupPlace(s)
-		return nil
-	}
-	var image step.Image
-	if err := image.UnmarshalText(b); err != nil {
-		return err
-	}
-	*p = backupPlace(b)
-	return nil
-}
-
-func (p backupPlace) isFolder() bool {
-	return strings.HasPrefix(string(p), "/") || strings.HasPrefix(string(p), "./")
 }
 
 // Out is what rollback-version did.

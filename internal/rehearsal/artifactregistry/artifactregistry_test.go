@@ -84,25 +84,6 @@ func codeOf(err error) string {
 	return ""
 }
 
-func TestAnIndexAndItsChildrenAreVersionsAndATagIsOnOne(t *testing.T) {
-	s := start(t)
-	root, children := pushIndex(t, s, "v1.0.0")
-	c := client.New(s.Endpoint)
-	versions, err := c.Versions(t.Context(), pkg)
-	if err != nil || len(versions) != 3 {
-		t.Fatalf("%v, %v", versions, err)
-	}
-	for _, v := range versions {
-		if isIndex := strings.Contains(v.MediaType, "index"); isIndex != (v.Digest == root) || v.Digest != root && !slices.Contains(children, v.Digest) {
-			t.Errorf("%+v", v)
-		}
-	}
-	tags, err := c.Tags(t.Context(), pkg)
-	if err != nil || len(tags) != 1 || tags["v1.0.0"] != root {
-		t.Errorf("%v, %v", tags, err)
-	}
-}
-
 // The order that the rules force: tag, index, children.
 func TestATaggedVersionAndAChildAreNotDeleted(t *testing.T) {
 	s := start(t)

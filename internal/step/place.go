@@ -1,0 +1,22 @@
+package step
+
+import "strings"
+
+// Place is a variable that names where images are kept: another repository of a registry (host/path, as [Image]), or a folder, which begins with
+// / or ./ and becomes an OCI layout.
+type Place string
+
+// UnmarshalText checks it.
+func (p *Place) UnmarshalText(b []byte) error {
+	*p = Place(b)
+	if p.IsFolder() {
+		return nil
+	}
+	var image Image
+	return image.UnmarshalText(b)
+}
+
+// IsFolder tells a folder from a repository.
+func (p Place) IsFolder() bool {
+	return strings.HasPrefix(string(p), "/") || strings.HasPrefix(string(p), "./")
+}
