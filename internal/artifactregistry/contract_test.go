@@ -65,7 +65,7 @@ func hold(t *testing.T, repository, endpoint string) {
 		"a tag is deleted, and its version and the other tags stay":                          place.untag,
 		"what was deleted can be pushed again, with the same digest":                         place.again,
 		"a referrer is a version, and is deleted with its list":                              place.referrer,
-		"tags are not immutable":                                                             place.mutable,
+		"tags are not immutable": place.mutable,
 	} {
 		t.Run(title, func(t *testing.T) {
 			random := make([]byte, 6)

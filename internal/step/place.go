@@ -1,6 +1,9 @@
 package step
 
-import "strings"
+import (
+	"errors"
+	"strings"
+)
 
 // Place is a variable that names where images are kept: another repository of a registry (host/path, as [Image]), or a folder, which begins with
 // / or ./ and becomes an OCI layout.
@@ -9,8 +12,11 @@ type Place string
 // UnmarshalText checks it.
 func (p *Place) UnmarshalText(b []byte) error {
 	*p = Place(b)
-	if p.IsFolder() {
+	switch {
+	case p.IsFolder():
 		return nil
+	case strings.HasPrefix(string(b), "."):
+		return errors.New("want a folder as / or ./ and its path, or a repository as host/path")
 	}
 	var image Image
 	return image.UnmarshalText(b)
