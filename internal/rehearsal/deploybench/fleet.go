@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -20,6 +22,7 @@ type fleet struct {
 	releases []member
 	history  int // revisions to keep
 	files    map[string]string
+	spec     string // further lines of each HelmRelease's spec
 }
 
 type member struct{ namespace, name, account, image string }
@@ -114,10 +117,9 @@ spec:
   interval: 10m
   maxHistory: %d
   chart: {spec: {chart: ./charts/app, sourceRef: {kind: GitRepository, name: config}}}
-  install: {createNamespace: true}
-  values:
+%s  values:
     image: {repository: %s, tag: %s}
-%s`, m.name, m.namespace, labels, f.history, image, tag, values)
+%s`, m.name, m.namespace, labels, f.history, cmp.Or(f.spec, "  install: {createNamespace: true}\n"), image, tag, values)
 	}
 	return f.write(files)
 }
@@ -197,6 +199,32 @@ func (b *bench) helmAll(ctx context.Context, f *fleet, kubeconfig, tag string, f
 		sum.add(c)
 	}
 	return sum, nil
+}
+
+// helmAtOnce does the same with eight commands at a time.
+func (b *bench) helmAtOnce(ctx context.Context, f *fleet, kubeconfig, tag string, flags ...string) (cost, error) {
+	var (
+		wg    sync.WaitGroup
+		mu    sync.Mutex
+		sum   cost
+		fault error
+		slots = make(chan struct{}, 8)
+		began = time.Now()
+	)
+	for _, m := range f.releases {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			c, err := execute(b.helmCommand(ctx, f, m, kubeconfig, tag, flags...), 0)
+			mu.Lock()
+			defer mu.Unlock()
+			sum.add(c)
+			fault = errors.Join(fault, err)
+		})
+	}
+	wg.Wait()
+	sum.wall = time.Since(began)
+	return sum, fault
 }
 
 func (b *bench) helmCommand(ctx context.Context, f *fleet, m member, kubeconfig, tag string, flags ...string) *exec.Cmd {
