@@ -166,6 +166,12 @@ func (b *bench) stepCommand(ctx context.Context, f *fleet, kubeconfig string, en
 	return cmd
 }
 
+// knows reports whether the program acts on a field of spec.upgrade, by its name in the text of -help.
+func (b *bench) knows(field string) bool {
+	text, err := exec.Command(b.step, "-help").CombinedOutput()
+	return err == nil && bytes.Contains(text, []byte(field))
+}
+
 // deploy runs deploy-helm on a fleet, which must end well, and with a certain result unless want is "".
 func (b *bench) deploy(ctx context.Context, f *fleet, kubeconfig, want string, env ...string) (cost, error) {
 	c, err := execute(b.stepCommand(ctx, f, kubeconfig, env...), 0)
