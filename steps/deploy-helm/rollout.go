@@ -223,25 +223,6 @@ func (r *rollout) toDeploy(t *task) (cluster.Release, error) {
 	return rel, nil
 }
 
-// toDeploy is a release as the cluster package takes it, with a chart of its own.
-func (r *rollout) toDeploy(t *task) (cluster.Release, error) {
-	w := t.release
-	commit := ""
-	if w.addRevision {
-		commit = r.repo.commit
-	}
-	made, err := w.chart.load(commit)
-	if err != nil {
-		return cluster.Release{}, err
-	}
-	rel := cluster.Release{
-		Key: w.key, Namespace: w.namespace, CreateNamespace: w.createNamespace, Chart: made, Values: w.ownValues(), MaxHistory: w.maxHistory,
-		Timeout: cmp.Or(w.timeout, r.timeout), Patience: r.patience, LogLines: r.logLines, Mark: r.mark, Newest: t.newest,
-	}
-	rel.Mark.Digest, rel.Mark.Version = t.digest, w.version()
-	return rel, nil
-}
-
 func stateOf(err error) string {
 	if errors.Is(err, cluster.ErrMoved) {
 		return moved
