@@ -8,9 +8,7 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
@@ -119,10 +117,7 @@ func TestAQuotaThatRefusesPodsIsNamedWhenItLasts(t *testing.T) {
 	if err := p.cluster.createNamespace(t.Context(), p.namespace); err != nil {
 		t.Fatal(err)
 	}
-	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "none"}, Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}}}
-	if _, err := p.core.CoreV1().ResourceQuotas(p.namespace).Create(t.Context(), quota, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	p.quota("pods", "0")
 	f := p.failing("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\nspec: {selector: {matchLabels: {app: x}}, template: "+podTemplate("{}", "{containers: [{name: c, image: x}]}")+"}\n", 2*time.Second)
 	if !strings.Contains(f.Error(), "Deployment x gets no pods: FailedCreate: ") {
 		t.Error(f)
