@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -186,7 +187,8 @@ func helmindex() {
 	check(index.WriteFile(filepath.Join(os.Args[1], "index.yaml"), 0o644))
 }
 
-// helmpush ARCHIVE REPOSITORY:TAG [USER:PASSWORD] pushes a chart, with Helm's library. The tag need not be the chart's.
+// helmpush ARCHIVE REPOSITORY:TAG [USER:PASSWORD] pushes a chart, with Helm's library. The tag need not be the chart's. $CREATED is when the
+// artifact was made.
 func helmpush() {
 	text, err := os.ReadFile(os.Args[1])
 	check(err)
@@ -197,7 +199,7 @@ func helmpush() {
 	}
 	client, err := helmregistry.NewClient(options...)
 	check(err)
-	result, err := client.Push(text, os.Args[2], helmregistry.PushOptStrictMode(false), helmregistry.PushOptCreationTime(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Format(time.RFC3339)))
+	result, err := client.Push(text, os.Args[2], helmregistry.PushOptStrictMode(false), helmregistry.PushOptCreationTime(cmp.Or(os.Getenv("CREATED"), "2026-01-01T00:00:00Z")))
 	check(err)
 	fmt.Println(result.Manifest.Digest)
 }
