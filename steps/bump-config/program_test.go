@@ -26,6 +26,11 @@ const (
 // TestScripts gives each script the example's config repo on a Git server behind a token, a work tree of it in config/, and the server's
 // hooks in hooks/. The work tree pushes to the repository's folder, past the server.
 func TestScripts(t *testing.T) {
+	t.Cleanup(func() {
+		if r, err := startRegistry(); err == nil {
+			_ = r.Close()
+		}
+	})
 	steptest.Run(t, "testdata/script", func(env *testscript.Env) error {
 		if err := addRegistry(env); err != nil {
 			return err

@@ -20,8 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/policy"
-	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/artifactapi"
-	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/ociregistry"
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/artifactregistry"
 )
 
 // push puts an image under a tag: push IMAGE TAG [CONTENT]. The same content is the same image; its digest is printed.
@@ -64,9 +63,9 @@ func untag() {
 	}
 }
 
-// startRegistry starts one real registry for all scripts; each script has images of its own in it. It ends with the test's process.
-var startRegistry = sync.OnceValues(func() (*ociregistry.Registry, error) {
-	return ociregistry.Start(context.Background(), ociregistry.Options{})
+// startRegistry starts one real registry for all scripts; each script has images of its own in it. TestScripts closes it.
+var startRegistry = sync.OnceValues(func() (*artifactregistry.Server, error) {
+	return artifactregistry.Start(context.Background())
 })
 
 // addRegistry gives a script a place in a real registry (SCANNED is an image there, without tags), Artifact Registry's API in front of it
@@ -78,19 +77,18 @@ func addRegistry(env *testscript.Env) error {
 	}
 	path := strings.ToLower(strings.ReplaceAll(filepath.Base(env.WorkDir), "_", "-")) + "/services/backend"
 	env.Setenv("SCANNED", r.Host+"/"+path)
-	for variable, source := range map[string]artifactapi.Source{
-		"API": artifactapi.Registry(r.Host), "DENIED": artifactapi.Tags{}, "GHOST": artifactapi.Tags{path: {"v1.0.0", "v9.9.9"}},
-	} {
-		api, err := artifactapi.Start(source)
+	env.Setenv("API", r.Endpoint)
+	for variable, lists := range map[string]map[string][]string{"DENIED": {}, "GHOST": {path: {"v1.0.0", "v9.9.9"}}} {
+		api, err := artifactregistry.StartLists(lists)
 		if err != nil {
 			return err
 		}
 		env.Defer(func() { _ = api.Close() })
 		if variable == "DENIED" {
-			api.Intercept = func(w http.ResponseWriter, _ *http.Request) bool {
-				artifactapi.Refuse(w, http.StatusForbidden, "PERMISSION_DENIED", "Permission 'artifactregistry.tags.list' denied", "IAM_PERMISSION_DENIED")
+			api.Intercept(func(w http.ResponseWriter, _ *http.Request) bool {
+				artifactregistry.Refuse(w, http.StatusForbidden, "PERMISSION_DENIED", "Permission 'artifactregistry.tags.list' denied", "IAM_PERMISSION_DENIED")
 				return true
-			}
+			})
 		}
 		env.Setenv(variable, api.Endpoint)
 	}

@@ -23,6 +23,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -57,6 +58,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	registry  *ociregistry.Registry
+	lists     map[string][]string // image → tags, in place of a registry
 	immutable bool
 	referrers string // prefix of the images whose referrers can be listed
 	polls     int
@@ -91,21 +93,34 @@ func Start(ctx context.Context) (*Server, error) {
 		_ = os.RemoveAll(dir)
 		return nil, err
 	}
-	for _, door := range []struct {
-		address *string
-		serve   http.HandlerFunc
-	}{{&s.Host, s.door}, {&s.Endpoint, s.api}} {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			_ = s.Close()
-			return nil, fmt.Errorf("starting Artifact Registry: %w", err)
-		}
-		*door.address = listener.Addr().String()
-		server := &http.Server{Handler: s.watched(door.serve), ReadHeaderTimeout: time.Minute}
-		s.doors = append(s.doors, server)
-		go func() { _ = server.Serve(listener) }() // ends with Close
+	if err := errors.Join(s.serve(&s.Host, s.door), s.serve(&s.Endpoint, s.api)); err != nil {
+		_ = s.Close()
+		return nil, err
 	}
 	return s, nil
+}
+
+// StartLists runs the API of an Artifact Registry that exists only as lists of tags, by image, for lists that a real one would take minutes to
+// fill, and for tags that nobody has. It has no registry door.
+func StartLists(lists map[string][]string) (*Server, error) {
+	s := &Server{Location: "local", lists: lists}
+	if err := s.serve(&s.Endpoint, s.api); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// serve opens a door on a free loopback port.
+func (s *Server) serve(address *string, handler http.HandlerFunc) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("starting Artifact Registry: %w", err)
+	}
+	*address = listener.Addr().String()
+	server := &http.Server{Handler: s.watched(handler), ReadHeaderTimeout: time.Minute}
+	s.doors = append(s.doors, server)
+	go func() { _ = server.Serve(listener) }() // ends with Close
+	return nil
 }
 
 // Close ends the server and removes its content.
@@ -115,6 +130,9 @@ func (s *Server) Close() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.registry == nil {
+		return nil
+	}
 	err := s.registry.Close()
 	if e := os.RemoveAll(s.dir); err == nil {
 		err = e
@@ -211,6 +229,12 @@ func (s *Server) present(ctx context.Context, image, digest string) bool {
 // Tags reads what each tag of an image (PROJECT/REPOSITORY/IMAGE) is on, from the registry.
 func (s *Server) Tags(ctx context.Context, image string) map[string]string {
 	on := map[string]string{}
+	for _, tag := range s.lists[image] {
+		on[tag] = "sha256:" + strings.Repeat("0", 64)
+	}
+	if s.lists != nil {
+		return on
+	}
 	repo, err := name.NewRepository(s.backend()+"/"+image, name.Insecure)
 	if err != nil {
 		return on
@@ -370,9 +394,17 @@ func (s *Server) bound(ctx context.Context, image, digest string) (code, message
 	return "", ""
 }
 
-// refuse answers as Google's APIs do.
+// Refuse answers as Google's APIs do, for those who intercept. reason is that of a google.rpc.ErrorInfo; empty for none.
+func Refuse(w http.ResponseWriter, status int, code, message, reason string) {
+	body := map[string]any{"code": status, "message": message, "status": code}
+	if reason != "" {
+		body["details"] = []any{map[string]any{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "googleapis.com"}}
+	}
+	answer(w, status, map[string]any{"error": body})
+}
+
 func refuse(w http.ResponseWriter, status int, code, message string) {
-	answer(w, status, map[string]any{"error": map[string]any{"code": status, "message": message, "status": code}})
+	Refuse(w, status, code, message, "")
 }
 
 func answer(w http.ResponseWriter, status int, body any) {
