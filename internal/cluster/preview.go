@@ -122,7 +122,7 @@ func (p *preview) changes(ctx context.Context, current *releasev1.Release, defin
 	}
 	p.expect(append(slices.Clone(defined), objects...))
 	var changes []Change
-	if p.release.IsInstall() { // Helm applies crds/ at the first revision
+	if p.release.appliesCRDs() {
 		for _, o := range defined {
 			change, err := p.definition(ctx, o)
 			if err != nil {

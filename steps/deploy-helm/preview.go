@@ -108,7 +108,11 @@ func (r *rollout) changes(ctx context.Context, t *task) ([]cluster.Change, error
 	if err != nil {
 		return nil, err
 	}
-	return r.clusters[t.release.cluster].Preview(ctx, rel)
+	on, err := r.clusterOf(t.release)
+	if err != nil {
+		return nil, err
+	}
+	return on.Preview(ctx, rel)
 }
 
 func suffix(is bool, text string) string {

@@ -161,12 +161,10 @@ func (r *rollout) release(ctx, deploying context.Context, t *task) Release {
 const moved = "moved"
 
 func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, work *step.Work, t *task, line *Release) (revision int, state, reason string) {
-	w, on := t.release, r.clusters[t.release.cluster]
-	if name := w.settings.serviceAccount; name != "" {
-		var err error
-		if on, err = on.As(w.object.Namespace, name); err != nil {
-			return t.newest.Revision, failed, err.Error()
-		}
+	w := t.release
+	on, err := r.clusterOf(w)
+	if err != nil {
+		return t.newest.Revision, failed, err.Error()
 	}
 	if t.rescue != "" {
 		log.Warn("recovering a release that was left "+t.newest.Status, "revision", t.newest.Revision, "reason", t.rescue)
@@ -200,6 +198,15 @@ func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, work *s
 		return revision, failed, err.Error()
 	}
 	return r.remedy(ctx, deploying, log, on, t, rel, revision, err, report)
+}
+
+// clusterOf is a release's cluster, as the user that deploys it: ourselves, or the service account that its HelmRelease names.
+func (r *rollout) clusterOf(w *wanted) (*cluster.Cluster, error) {
+	on := r.clusters[w.cluster]
+	if w.settings.serviceAccount == "" {
+		return on, nil
+	}
+	return on.As(w.object.Namespace, w.settings.serviceAccount)
 }
 
 // toDeploy is a release as the cluster package takes it, with a chart of its own.
