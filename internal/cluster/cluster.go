@@ -68,8 +68,8 @@ type Access struct {
 
 // Open connects to the cluster that a context of the kubeconfig file names, the current one for "", and asks it once for its version and
 // its kinds. A file that cannot be used gives a [*KubeconfigError]; everything else is the cluster's.
-func Open(ctx context.Context, kubeconfig, contextName string) (*Cluster, error) {
-	file, cfg, err := readKubeconfig(kubeconfig, contextName)
+func Open(ctx context.Context, kubeconfig, contextName string, allow ...Allowance) (*Cluster, error) {
+	file, cfg, err := readKubeconfig(kubeconfig, contextName, allow...)
 	if err != nil {
 		return nil, &KubeconfigError{Path: kubeconfig, Err: err}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -25,9 +26,16 @@ func (e *KubeconfigError) Error() string {
 // Unwrap returns the reason.
 func (e *KubeconfigError) Unwrap() error { return e.Err }
 
+// Allowance is something that a kubeconfig may do only when it is allowed to.
+type Allowance int
+
+// Exec lets the current context's user start the program that it names for its credentials (an exec plugin). The program runs with the rights
+// and the environment of this one, secrets included.
+const Exec Allowance = 1
+
 // readKubeconfig reads one file and nothing else: client-go's usual rules also read the environment, the home directory (which steps of a
 // build share) and the files of a pod. contextName is used instead of the file's current context, unless it is empty.
-func readKubeconfig(path, contextName string) (clientcmdapi.Config, *rest.Config, error) {
+func readKubeconfig(path, contextName string, allow ...Allowance) (clientcmdapi.Config, *rest.Config, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
@@ -45,7 +53,7 @@ func readKubeconfig(path, contextName string) (clientcmdapi.Config, *rest.Config
 		}
 		file.CurrentContext = contextName
 	}
-	if err := checkKubeconfig(file); err != nil {
+	if err := checkKubeconfig(file, slices.Contains(allow, Exec)); err != nil {
 		return clientcmdapi.Config{}, nil, err
 	}
 	file.Clusters[file.Contexts[file.CurrentContext].Cluster].LocationOfOrigin = path
@@ -60,9 +68,9 @@ func readKubeconfig(path, contextName string) (clientcmdapi.Config, *rest.Config
 	return *file, cfg, nil
 }
 
-// checkKubeconfig refuses a current context that is not whole, and credentials that start a program: whoever can write the file could
+// checkKubeconfig refuses a current context that is not whole, and, unless exec, credentials that start a program: whoever can write the file could
 // run anything in the build (Flux closed the same hole as CVE-2022-24817), and the image holds no program to start.
-func checkKubeconfig(file *clientcmdapi.Config) error {
+func checkKubeconfig(file *clientcmdapi.Config, exec bool) error {
 	context, ok := file.Contexts[file.CurrentContext]
 	switch {
 	case file.CurrentContext == "":
@@ -77,8 +85,8 @@ func checkKubeconfig(file *clientcmdapi.Config) error {
 	switch {
 	case !ok:
 		return fmt.Errorf("user %q of context %q is not among its users", context.AuthInfo, file.CurrentContext)
-	case user.Exec != nil:
-		return fmt.Errorf("user %q gets its credentials from the program %q (exec), which is not started: use a token or a client certificate", context.AuthInfo, user.Exec.Command)
+	case user.Exec != nil && !exec:
+		return fmt.Errorf("user %q gets its credentials from the program %q (exec), which is not started unless ALLOW_EXEC is true: use a token or a client certificate", context.AuthInfo, user.Exec.Command)
 	case user.AuthProvider != nil:
 		return fmt.Errorf("user %q gets its credentials from the auth-provider %q, which is not supported: use a token or a client certificate", context.AuthInfo, user.AuthProvider.Name)
 	}

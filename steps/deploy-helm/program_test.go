@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 		"app":         app,
 		"apply":       apply,
 		"cloudlog":    cloudlog,
-		"contexts":    twoContexts,
+		"contexts":    twoContexts, "plugged": plugged,
 		"decision":    decision,
 		"flux":        flux,
 		"fluxrelease": fluxrelease,
@@ -53,6 +53,21 @@ func TestMain(m *testing.M) {
 		"secret":      makeSecret,
 		"show":        show,
 	})
+}
+
+// plugged writes plugged.yaml, the script's kubeconfig with its token moved into the file $TOKEN, from which ./plugin takes it.
+func plugged() {
+	cfg, err := clientcmd.LoadFromFile(os.Getenv("KUBECONFIG"))
+	check(err)
+	dir, err := os.Getwd()
+	check(err)
+	for _, u := range cfg.AuthInfos {
+		check(os.WriteFile("token", []byte(u.Token), 0o600))
+		*u = clientcmdapi.AuthInfo{Exec: &clientcmdapi.ExecConfig{
+			APIVersion: "client.authentication.k8s.io/v1", Command: filepath.Join(dir, "plugin"), InteractiveMode: clientcmdapi.NeverExecInteractiveMode,
+		}}
+	}
+	check(clientcmd.WriteToFile(*cfg, "plugged.yaml"))
 }
 
 // TestScripts runs the real program against a real API server and a real Git server. One of each serves all scripts, so that each script

@@ -23,7 +23,8 @@ type Target struct {
 	GKEEndpoint     string         `env:"GKE_ENDPOINT" default:"auto" oneof:"auto,dns,public,private" doc:"which endpoint of a cluster is used; auto: the DNS endpoint if it takes external traffic, else the public address, else the private one"`
 	Impersonate     serviceAccount `env:"IMPERSONATE_SERVICE_ACCOUNT" type:"email" doc:"act on GKE clusters as this service account; the build's own needs roles/iam.serviceAccountTokenCreator on it"`
 	CredentialsFile string         `env:"GOOGLE_APPLICATION_CREDENTIALS" doc:"file of Application Default Credentials; default the metadata server, which answers for the build's service account; no other place is searched"`
-	Kubeconfig      string         `env:"KUBECONFIG" doc:"kubeconfig file, instead of GKE_CLUSTER; its current context names the cluster; exec plugins and auth-providers are refused"`
+	Kubeconfig      string         `env:"KUBECONFIG" doc:"kubeconfig file, instead of GKE_CLUSTER; its current context names the cluster; exec plugins are refused unless ALLOW_EXEC, auth-providers always"`
+	AllowExec       bool           `env:"ALLOW_EXEC" doc:"let KUBECONFIG start the program that it names for credentials (an exec plugin); it runs with this step's environment, secrets included, and has to be in the image"`
 	Contexts        contexts       `env:"KUBECONFIG_CONTEXTS" type:"contexts" doc:"several clusters out of KUBECONFIG, as REGION=CONTEXT,REGION=CONTEXT; see GKE_CLUSTERS"`
 	ContainerAPI    endpoint       `env:"CONTAINER_ENDPOINT" type:"url" doc:"another address of container.googleapis.com: Private Service Connect, tests"`
 	GatewayAPI      endpoint       `env:"CONNECT_GATEWAY_ENDPOINT" type:"url" doc:"another address of connectgateway.googleapis.com: a regional one, tests"`
@@ -47,6 +48,9 @@ func (t Target) checkTarget(f *step.Faults) {
 	}
 	if t.Contexts != nil && t.Kubeconfig == "" {
 		f.Add("KUBECONFIG_CONTEXTS", "needs KUBECONFIG")
+	}
+	if t.AllowExec && t.Kubeconfig == "" {
+		f.Add("ALLOW_EXEC", "needs KUBECONFIG")
 	}
 	if t.Impersonate != "" && t.Kubeconfig != "" {
 		f.Add("IMPERSONATE_SERVICE_ACCOUNT", "has no effect on KUBECONFIG: use GKE_CLUSTER")
@@ -175,8 +179,12 @@ func openTargets(ctx context.Context, b *step.Build, in Target) (*targets, error
 		slices.Sort(names)
 		names = slices.Compact(names)
 	}
+	var allow []cluster.Allowance
+	if in.AllowExec {
+		allow = append(allow, cluster.Exec)
+	}
 	open := func(ctx context.Context, name string) (found, error) {
-		f, err := read(ctx, func() (*cluster.Cluster, error) { return cluster.Open(ctx, in.Kubeconfig, name) })
+		f, err := read(ctx, func() (*cluster.Cluster, error) { return cluster.Open(ctx, in.Kubeconfig, name, allow...) })
 		return f, explainKubeconfig(err)
 	}
 	if in.Kubeconfig == "" {
