@@ -117,7 +117,7 @@ func (s *screen) draw() {
 	var text strings.Builder
 	for i, w := range s.work {
 		if i == maxShown-1 && len(s.work) > maxShown {
-			text.WriteString(fmt.Sprintf("  … and %d more\n", len(s.work)-i))
+			fmt.Fprintf(&text, "  … and %d more\n", len(s.work)-i)
 			s.drawn++
 			break
 		}
