@@ -57,14 +57,6 @@ type definitions struct {
 	done map[string]bool // by policy and content
 }
 
-// appliesCRDs reports whether the release's policy looks at crds/ at all.
-func (r Release) appliesCRDs() bool {
-	if r.IsInstall() {
-		return r.Settings.Install.CRDs != "Skip"
-	}
-	return r.Settings.Upgrade.CRDs != "Skip" && r.Settings.Upgrade.CRDs != ""
-}
-
 // applyCRDs applies the CustomResourceDefinitions of the chart's crds/ folders, and waits until their kinds are served. Helm does that at
 // the first install only: a newer chart's custom resources then meet the old definitions. policy is Flux's: Skip, Create (what does not
 // exist) or CreateReplace. Like in Flux nothing is ever deleted, and what else lies in crds/ is left out.

@@ -3,6 +3,7 @@ package cluster
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -122,14 +123,16 @@ func (p *preview) changes(ctx context.Context, current *releasev1.Release, defin
 	}
 	p.expect(append(slices.Clone(defined), objects...))
 	var changes []Change
-	if p.release.appliesCRDs() {
-		for _, o := range defined {
-			change, err := p.definition(ctx, o)
-			if err != nil {
-				return nil, err
-			}
-			changes = append(changes, change...)
+	policy := cmp.Or(p.release.Settings.Upgrade.CRDs, "Skip")
+	if p.release.IsInstall() {
+		policy = cmp.Or(p.release.Settings.Install.CRDs, "Create")
+	}
+	for _, o := range defined {
+		change, err := p.definition(ctx, o, policy)
+		if err != nil {
+			return nil, err
 		}
+		changes = append(changes, change...)
 	}
 	var old kube.ResourceList
 	if current != nil {
@@ -307,32 +310,52 @@ func (p *preview) deletion(ctx context.Context, info *resource.Info) ([]Change, 
 	return []Change{change}, nil
 }
 
-// definition is what happens to a CustomResourceDefinition of crds/: it is created where it does not exist.
-func (p *preview) definition(ctx context.Context, o *unstructured.Unstructured) ([]Change, error) {
+// definition is what happens to a CustomResourceDefinition of crds/, by the policy that applyCRDs follows. Anything else there is left out.
+func (p *preview) definition(ctx context.Context, o *unstructured.Unstructured, policy string) ([]Change, error) {
+	if policy == "Skip" || o.GetKind() != "CustomResourceDefinition" {
+		return nil, nil
+	}
 	info, why := p.cluster.locate(o, p.release.Namespace)
 	if info == nil {
 		return []Change{p.unknown(o, why)}, nil
 	}
-	_, err := p.cluster.objectsOf(info).Get(ctx, info.Name, metav1.GetOptions{})
-	if !apierrors.IsNotFound(err) {
+	live, err := p.cluster.objectsOf(info).Get(ctx, info.Name, metav1.GetOptions{})
+	if err == nil && policy == "Create" {
+		return nil, nil
+	}
+	change := Change{Kind: o.GetKind(), Name: o.GetName(), Action: Update}
+	if apierrors.IsNotFound(err) {
+		live, change.Action = nil, Create
+	} else if err != nil {
 		return nil, p.cluster.explain(err)
 	}
-	change := Change{Kind: o.GetKind(), Name: o.GetName(), Action: Create}
-	if _, err := p.try(ctx, info, o); err != nil {
+	after, err := p.try(ctx, info, o)
+	switch {
+	case err != nil:
 		if err := p.judge(&change, err); err != nil {
 			return nil, fmt.Errorf("trying %s: %w", describe(info), err)
 		}
+		_, change.After = shown(nil, o)
+	case live == nil:
+		_, change.After = shown(nil, o)
+	default:
+		if change.Before, change.After = shown(live, after); change.Before == change.After {
+			change.Action = Unchanged
+		}
 	}
-	_, change.After = shown(nil, o)
 	return []Change{change}, nil
 }
 
 // hooks tries the objects of the hooks that would run. Helm deletes what a hook left behind before it creates it again; since nothing is
 // deleted here, such an object is tried under another name.
 func (p *preview) hooks(ctx context.Context) ([]Change, error) {
-	events := []releasev1.HookEvent{releasev1.HookPreUpgrade, releasev1.HookPostUpgrade}
+	events, off := []releasev1.HookEvent{releasev1.HookPreUpgrade, releasev1.HookPostUpgrade}, p.release.Settings.Upgrade.DisableHooks
 	if p.release.IsInstall() {
+		off = p.release.Settings.Install.DisableHooks
 		events = []releasev1.HookEvent{releasev1.HookPreInstall, releasev1.HookPostInstall}
+	}
+	if off {
+		return nil, nil
 	}
 	var changes []Change
 	for _, h := range p.rendered.Hooks {

@@ -130,7 +130,7 @@ func (t *task) hold(reason string) {
 }
 
 // begins reports whether a run has something to do for the task.
-func (t *task) begins() bool { return t.state == "" || t.occupied }
+func (t *task) begins() bool { return t.state == "" || t.occupied || t.corrects() }
 
 // endings tell the releases of one run about each other's end.
 type endings map[*wanted]*ending

@@ -64,6 +64,12 @@ what is live and what would be is in the log, in ` + "`deploy-helm.diff`" + ` an
 Values of Secrets are masked (` + "`***`, `*** (changed)`" + `). **Only Secrets are**: a password that a chart writes into a ConfigMap or an environment variable is
 shown, unless it came out of a Secret by valuesFrom. The build's service account needs the permissions of a deployment (patch), although nothing is written.
 
+**Drift.** An unchanged release is left alone without a look at its objects. DRIFT=declared looks at those whose HelmRelease has ` + "`driftDetection.mode`" + ` enabled or
+warn, DRIFT=all at all that do not say disabled: the manifest of the last revision is applied as a trial (` + "`dryRun=All`" + `), so that neither what the server fills in
+nor the fields of others count; ` + "`driftDetection.ignore`" + ` (paths, target) and the annotation ` + "`helm.toolkit.fluxcd.io/driftDetection: disabled`" + ` are
+followed as in Flux. What differs is in the log, the hand-over and the report, and fails nothing. CORRECT_DRIFT=true applies it again, without a new revision, and waits for it, in
+the order of the waves; not where the mode is warn, and not on an account that the gate's decision does not allow now.
+
 **The report.** Progress and a table are in the log, and ` + "`deploy-helm.json`" + ` and ` + "`report.html`" + ` in the hand-over directory: account and service, version, state, time
 and reason, in one file without scripts. Both are written when releases failed, too; the page even when nothing could be begun.
 
@@ -82,7 +88,7 @@ along in charts/. Plain HTTP is for loopback and for what REGISTRY_INSECURE list
 is refused, and so is any other field of a source that is not supported, by its name.
 
 **Fields.** Supported are chart and chartRef (see above; with valuesFiles and ignoreMissingValuesFiles), values, valuesFrom, dependsOn, releaseName, targetNamespace, storageNamespace, timeout,
-maxHistory, suspend, serviceAccountName, postRenderers, postRenderStrategy, commonMetadata, test, and of install, upgrade, rollback and uninstall: timeout, crds, skipCRDs,
+maxHistory, suspend, serviceAccountName, driftDetection, postRenderers, postRenderStrategy, commonMetadata, test, and of install, upgrade, rollback and uninstall: timeout, crds, skipCRDs,
 createNamespace, disableWait, disableWaitForJobs, disableHooks, disableSchemaValidation, disableTakeOwnership, force, preserveValues, cleanupOnFail, serverSideApply (on unless it
 is switched off; ` + "`auto`" + ` follows the revision before), keepHistory and deletionPropagation. With ` + "`reconcileStrategy: Revision`" + ` the chart's version gets the commit as build metadata, as Flux does.
 The definitions in a chart's crds/ are applied before the release and waited for: at an install those that do not exist, at an upgrade none, unless ` + "`crds`" + ` says otherwise.

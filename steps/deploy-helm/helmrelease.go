@@ -46,7 +46,9 @@ type wanted struct {
 	valuesFrom      []helmv2.ValuesReference
 	secrets         concealed // what valuesFrom found in Secrets
 	dependsOn       []objectName
-	needs           []*wanted // the releases that dependsOn names
+	needs           []*wanted        // the releases that dependsOn names
+	driftMode       string           // enabled, warn, disabled; "" when the HelmRelease does not say
+	driftIgnore     []cluster.Ignore // what is no drift
 	image           image
 	createNamespace bool
 	suspended       bool
@@ -239,6 +241,9 @@ func readRelease(file string, doc, raw []byte, accountLabel string) (*wanted, er
 			faults = append(faults, fmt.Sprintf("spec.valuesFrom[%d].name is missing", n))
 		}
 	}
+	if err := w.readDrift(hr.Spec.DriftDetection); err != nil {
+		faults = append(faults, err.Error())
+	}
 	w.fault = strings.Join(faults, "; ")
 	return w, nil
 }
@@ -261,6 +266,9 @@ var known = map[string]string{
 	"spec.releaseName":                              "",
 	"spec.targetNamespace":                          "",
 	"spec.storageNamespace":                         "",
+	"spec.driftDetection":                           "{",
+	"spec.driftDetection.mode":                      "",
+	"spec.driftDetection.ignore":                    "",
 	"spec.timeout":                                  "",
 	"spec.maxHistory":                               "",
 	"spec.values":                                   "",

@@ -168,7 +168,7 @@ func verifyTags(ctx context.Context, in In, c circumstances, tasks []*task) erro
 		image := t.release.image
 		name := image.repository + ":" + image.tag
 		on := c.decisions.on(image)
-		if len(on) == 0 || t.state != "" || asked[name] {
+		if len(on) == 0 || t.state != "" && !t.mayCorrect() || asked[name] {
 			continue
 		}
 		asked[name] = true

@@ -57,6 +57,7 @@ type task struct {
 	held    bool      // skipped for the sake of a dependency
 	// occupied says that another build is deploying the release, and that a run may wait for it: the state is what it is until then.
 	occupied bool
+	drift    *drift // of a release that has not changed, where it is looked for
 }
 
 // makePlan decides for each release, in this order: what cannot be deployed at all, what is left alone, what the gate forbids, what somebody

@@ -31,6 +31,8 @@ type Refusal struct {
 	Message string `json:"message"`
 }
 
+func (r Refusal) String() string { return strings.TrimPrefix(r.Field+": "+r.Message, ": ") }
+
 func (o Object) String() string { return o.Kind + " " + o.Name }
 
 // preview asks the API servers about every release that would be deployed, and writes nothing. What a release of an earlier wave would create
@@ -74,21 +76,14 @@ func (r *rollout) previewOne(ctx context.Context, t *task, line *Release) {
 			continue
 		}
 		counts[c.Action]++
-		o := Object{Kind: c.Kind, Namespace: c.Namespace, Name: c.Name, Action: c.Action, Unchecked: conceal(c.Unchecked)}
-		fmt.Fprintf(&text, "# %s %s%s\n", c.Action, o, suffix(c.Namespace != "" && c.Namespace != t.release.namespace, " in "+c.Namespace))
 		if c.Unchecked != "" {
-			unchecked[o.Unchecked]++
-			fmt.Fprintf(&text, "# not checked by the API server: %s\n", o.Unchecked)
+			unchecked[conceal(c.Unchecked)]++
 		}
-		for _, refusal := range c.Refusals {
-			refusal.Message = conceal(refusal.Message)
-			o.Refused = append(o.Refused, Refusal(refusal))
-			why := strings.TrimPrefix(refusal.Field+": "+refusal.Message, ": ")
-			refused = append(refused, fmt.Sprintf("%s: %s", o, why))
-			fmt.Fprintf(&text, "# REFUSED by the API server: %s\n", why)
+		o := t.release.objectOf(c, &text)
+		for _, refusal := range o.Refused {
+			refused = append(refused, o.String()+": "+refusal.String())
 		}
 		line.Objects = append(line.Objects, o)
-		text.WriteString(conceal(difference(t.release.String(), c)))
 	}
 	line.Diff = bounded(text.String(), maxReleaseDiff, " of this release")
 	line.State, line.Reason = skipped, fmt.Sprintf("dry run: would be deployed in wave %d: %s", t.wave+1, counted(counts))
@@ -100,6 +95,23 @@ func (r *rollout) previewOne(ctx context.Context, t *task, line *Release) {
 	if len(refused) > 0 {
 		line.State, line.Reason = failed, "dry run: the API server refuses "+strings.Join(refused, "; ")
 	}
+}
+
+// objectOf is a change for the hand-over, and writes it to text for people. What valuesFrom found in Secrets is concealed in both.
+func (w *wanted) objectOf(c cluster.Change, text *strings.Builder) Object {
+	conceal := w.secrets.text
+	o := Object{Kind: c.Kind, Namespace: c.Namespace, Name: c.Name, Action: c.Action, Unchecked: conceal(c.Unchecked)}
+	fmt.Fprintf(text, "# %s %s%s\n", c.Action, o, suffix(c.Namespace != "" && c.Namespace != w.namespace, " in "+c.Namespace))
+	if c.Unchecked != "" {
+		fmt.Fprintf(text, "# not checked by the API server: %s\n", o.Unchecked)
+	}
+	for _, refusal := range c.Refusals {
+		r := Refusal{refusal.Field, conceal(refusal.Message)}
+		o.Refused = append(o.Refused, r)
+		fmt.Fprintf(text, "# REFUSED by the API server: %s\n", r)
+	}
+	text.WriteString(conceal(difference(w.String(), c)))
+	return o
 }
 
 // changes renders one release and has it tried.
@@ -166,9 +178,11 @@ func planText(waves []string, tasks []*task, report []Release) string {
 	return text.String()
 }
 
-// tellPlan prints the plan, and leaves it beside the hand-over.
-func tellPlan(b *step.Build, waves []string, tasks []*task, report []Release) string {
-	text := planText(waves, tasks, report)
+// tellPlan prints a plan, or what has drifted, and leaves it beside the hand-over.
+func tellPlan(b *step.Build, text string) string {
+	if text == "" {
+		return ""
+	}
 	path, err := b.WriteFile(diffName, []byte(bounded(text, maxFileDiff, "")))
 	notice := ""
 	switch {

@@ -36,6 +36,8 @@ type In struct {
 	WaitTimeout        time.Duration `env:"WAIT_TIMEOUT" default:"5m" doc:"how long a release may take to become ready, unless its spec.timeout says otherwise"`
 	UnschedulableAfter time.Duration `env:"UNSCHEDULABLE_AFTER" default:"1m" doc:"how long a pod may stay without a node (an autoscaler may be adding one), or a quota may refuse it, before the release counts as failed"`
 	LogLines           int           `env:"LOG_LINES" default:"10" doc:"how many of the last lines of a failing container's log are shown and reported; they may hold what the application prints of its secrets; 0: none"`
+	Drift              string        `env:"DRIFT" default:"off" oneof:"off,declared,all" doc:"look whether releases that have not changed still are as they were deployed (a request for each, and two for each object): those whose HelmRelease asks for it by driftDetection.mode, or all but those that say disabled"`
+	CorrectDrift       bool          `env:"CORRECT_DRIFT" default:"false" doc:"with DRIFT: apply again what has drifted, as the same revision, unless driftDetection.mode is warn"`
 	OnFailure          string        `env:"ON_FAILURE" default:"rollback" oneof:"rollback,leave" doc:"what to do with a release that did not become ready"`
 }
 
@@ -48,6 +50,9 @@ func (in In) Check(f *step.Faults) {
 		f.Add("SOURCE_DIR", "conflicts with CONFIG_REPO: set one of them")
 	}
 	in.checkTarget(f)
+	if in.CorrectDrift && in.Drift == "off" {
+		f.Add("CORRECT_DRIFT", "needs DRIFT=declared or DRIFT=all: nobody looks for drift")
+	}
 	if in.Concurrency < 1 || in.Concurrency > 64 {
 		f.Add("CONCURRENCY", "%d is not a number from 1 to 64", in.Concurrency)
 	}
@@ -79,9 +84,9 @@ type Out struct {
 	Unchanged int       `json:"unchanged" env:"UNCHANGED" doc:"number of releases that were left alone because nothing of them changed"`
 	Failed    int       `json:"failed" env:"FAILED" doc:"number of releases that failed, rolled back or not"`
 	Skipped   int       `json:"skipped" env:"SKIPPED" doc:"number of releases that were not to be touched"`
-	Diff      string    `json:"diff,omitempty" doc:"name of the file beside this one with the differences that a dry run found"`
+	Diff      string    `json:"diff,omitempty" doc:"name of the file beside this one with the differences that a dry run or the look for drift found"`
 	Report    string    `json:"report" doc:"name of the HTML report beside this file; empty when it was not written"`
-	Releases  []Release `json:"releases" doc:"account, region, cluster, namespace, name, chart, from, to, revision, state (deployed, unchanged, failed, rolled-back, skipped), seconds, reason, objects (of a dry run: kind, namespace, name, action, refused, unchecked), log (the last lines of the container to blame)"`
+	Releases  []Release `json:"releases" doc:"account, region, cluster, namespace, name, chart, from, to, revision, state (deployed, unchanged, failed, rolled-back, skipped), seconds, reason, drift (objects, corrected), objects (of a dry run: kind, namespace, name, action, refused, unchecked), log (the last lines of the container to blame)"`
 }
 
 // Release is one line of the report.
@@ -98,6 +103,7 @@ type Release struct {
 	State     string   `json:"state"`
 	Seconds   float64  `json:"seconds"`
 	Reason    string   `json:"reason"`
+	Drift     *Drift   `json:"drift,omitempty"`   // of a release that has not changed but is not as it was deployed
 	Objects   []Object `json:"objects,omitempty"` // of a dry run: those that would change
 	Diff      string   `json:"-"`                 // of a dry run; stands in a file of its own
 	Log       []string `json:"log,omitempty"`     // the last lines of the container that is to blame
@@ -170,6 +176,7 @@ func deploy(ctx context.Context, b *step.Build, in In) (Out, error) {
 	}
 	fetchCharts(ctx, tasks)
 	orderByDependencies(tasks, c)
+	watchForDrift(tasks, in, c)
 	if err := verifyTags(ctx, in, c, tasks); err != nil {
 		return Out{Commit: repo.commit}, err
 	}
@@ -178,14 +185,20 @@ func deploy(ctx context.Context, b *step.Build, in In) (Out, error) {
 		patience: in.UnschedulableAfter, logLines: in.LogLines, rollBack: in.OnFailure == "rollback", tip: repo.tip,
 		mark: cluster.Mark{Build: b.ID, Commit: repo.commit, Committed: repo.committed, Until: time.Now().Add(remaining(ctx) + time.Minute)},
 	}
+	diff, drifted := "", r.lookForDrift(ctx, tasks)
+	run := r.run
 	if b.DryRun {
-		report := r.preview(ctx, tasks)
-		diff := tellPlan(b, in.Waves, tasks, report)
-		out, err := finish(b, repo, report)
-		out.Diff = diff
-		return out, err
+		run = r.preview
+	} else {
+		diff = tellPlan(b, drifted) // before it is corrected
 	}
-	return finish(b, repo, r.run(ctx, tasks))
+	report := run(ctx, tasks)
+	if b.DryRun {
+		diff = tellPlan(b, drifted+planText(in.Waves, tasks, report))
+	}
+	out, err := finish(b, repo, report)
+	out.Diff = diff
+	return out, err
 }
 
 // finish prints the table, and fails the step unless every release that was to be deployed is.

@@ -39,6 +39,7 @@ func TestMain(m *testing.M) {
 		"cloudlog":    cloudlog,
 		"contexts":    twoContexts, "plugged": plugged,
 		"decision":    decision,
+		"edit":        edit,
 		"flux":        flux,
 		"fluxrelease": fluxrelease,
 		"fluxsource":  fluxsource,

@@ -119,6 +119,9 @@ func (t *task) line() Release {
 		Account: t.release.account, Region: t.region, Cluster: t.release.cluster, Namespace: t.release.namespace, Name: t.release.key.Name,
 		From: t.from, To: t.release.version(), Revision: t.newest.Revision, State: t.state, Reason: t.reason, channel: t.channel,
 	}
+	if t.drift != nil {
+		l.Drift, l.Diff = t.drift.report, t.drift.diff
+	}
 	if t.release.chart != nil {
 		l.Chart = t.release.chart.name + "-" + t.release.chart.version
 	}
@@ -131,6 +134,11 @@ func (r *rollout) release(ctx, deploying context.Context, t *task) Release {
 	log := r.log.With("release", t.release.String())
 	work := r.working(fmt.Sprintf("%s %s", t.release, t.release.version()))
 	defer work.End()
+	if t.state == unchanged {
+		line := r.correct(deploying, log, work, t)
+		r.say(log, line)
+		return line
+	}
 	for n := 1; ; n++ {
 		if !r.vacant(deploying, log, t) {
 			line := t.line()
