@@ -60,7 +60,7 @@ func (w *World) run(ctx context.Context, r *BuildRecord) {
 	w.say("build %s: %s of %s %s%s", r.ID, r.Trigger.Name, r.Event.Ref, short(r.Event.Commit), given)
 	r.Err = w.tryRun(ctx, r)
 	for _, s := range r.Steps {
-		w.say("  %s  %-8s %6s  %s %s", r.ID, s.ID, s.Duration(), s.Status, s.Result)
+		w.say("  %s  %-10s %6s  %s %s", r.ID, s.ID, s.Duration(), s.Status, s.Result)
 	}
 	if r.Err != nil && r.lastStep().Status == "refused" {
 		w.say("  %s  refused by step %s: %s", r.ID, r.lastStep().ID, r.refusal())
