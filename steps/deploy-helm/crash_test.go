@@ -140,18 +140,23 @@ func (w *crashWorld) program(kubeconfig, state, selector, build string) (*exec.C
 	return cmd, said
 }
 
-// die runs the program behind a killer, and returns the methods of its requests.
+// die runs the program behind a killer, on one release, and returns the methods of its requests.
 func (w *crashWorld) die(state, point string, k *killer) (methods []string, killed bool, said string) {
+	return w.behind(state, "point="+point, k)
+}
+
+// behind runs the program behind a killer, on the releases that the selector matches.
+func (w *crashWorld) behind(state, selector string, k *killer) (methods []string, killed bool, said string) {
 	k.next = w.api
 	server := httptest.NewServer(k)
 	defer server.CloseClientConnections()
-	path := filepath.Join(w.dir, point+".kubeconfig")
+	path := filepath.Join(w.dir, strings.ReplaceAll(selector, "=", "-")+".kubeconfig")
 	text := fmt.Sprintf("apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{name: k, cluster: {server: '%s'}}]\ncontexts: [{name: c, context: {cluster: k, user: u}}]\nusers: [{name: u, user: {}}]\n", server.URL)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		w.t.Error(err)
 		return nil, false, ""
 	}
-	cmd, out := w.program(path, state, "point="+point, "first")
+	cmd, out := w.program(path, state, selector, "first")
 	k.mu.Lock()
 	k.cmd = cmd
 	err := cmd.Start()
@@ -277,4 +282,30 @@ func TestAProgramThatIsKilledAnywhereConverges(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d points in %s", len(points), time.Since(began).Round(time.Second))
+}
+
+// What has not changed is found by the one list of the records' metadata: forty releases cost the requests of one.
+func TestUnchangedReleasesCostNoMoreRequestsHoweverManyThereAre(t *testing.T) {
+	w := newCrashWorld(t)
+	const releases = 40
+	for i := range releases {
+		w.write("idle", fmt.Sprintf("idle-%02d", i), "registry.example/backend", "v1.0.0")
+	}
+	cmd, said := w.program(w.kubeconfig, "idle", "", "zero")
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	one, _, _ := w.behind("idle", "point=idle-00", &killer{})
+	all, _, text := w.behind("idle", "", &killer{})
+	if !strings.Contains(text, fmt.Sprintf("0 deployed, %d unchanged, 0 failed", releases)) {
+		t.Fatal(text)
+	}
+	if len(all) != len(one) || len(all) > 10 {
+		t.Errorf("%d requests for %d releases, %d for one: %v", len(all), releases, len(one), all)
+	}
+	for _, method := range all {
+		if method != http.MethodGet {
+			t.Errorf("a run that changes nothing sends a %s", method)
+		}
+	}
 }
