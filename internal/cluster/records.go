@@ -27,9 +27,12 @@ const (
 	labelVersion   = labelPrefix + "version"   // what people call the deployed thing: image tag or chart version
 	labelUntil     = labelPrefix + "until"     // the writer is dead after this time, in seconds since 1970
 	labelBeats     = labelPrefix + "beats"     // true: the writer gives signs of life (heartbeat.go)
+	labelSource    = labelPrefix + "source"    // which part of which config repo the release was deployed from
+	labelAccount   = labelPrefix + "account"   // whose it is
+	labelRemoves   = labelPrefix + "removes"   // true: the one who writes the record as uninstalling is this suite (remove.go)
 )
 
-var ownLabels = []string{labelDigest, labelBuild, labelCommit, labelCommitted, labelVersion, labelUntil, labelBeats}
+var ownLabels = []string{labelDigest, labelBuild, labelCommit, labelCommitted, labelVersion, labelUntil, labelBeats, labelSource, labelAccount, labelRemoves}
 
 // Mark is what this suite remembers with a release record. Its zero value is the mark of a record that somebody else wrote.
 type Mark struct {
@@ -40,6 +43,8 @@ type Mark struct {
 	Version   string    // for people: image tag or chart version
 	Until     time.Time // the writer is dead after this time, to the second
 	Beats     bool      // a pending record changes at least every HeartbeatEvery, or its writer is dead
+	Source    string    // names the part of the config repo that the release comes from, in a label's letters; "" when it is not known
+	Account   string    // whose the release is; "" for nobody's
 }
 
 func (m Mark) labels(revision int) map[string]string {
@@ -52,6 +57,8 @@ func (m Mark) labels(revision int) map[string]string {
 	put(labelBuild, m.Build)
 	put(labelCommit, m.Commit)
 	put(labelVersion, m.Version)
+	put(labelSource, m.Source)
+	put(labelAccount, m.Account)
 	if m.Beats {
 		put(labelBeats, "true")
 	}
@@ -70,7 +77,10 @@ func markOf(set map[string]string, revision int) Mark {
 	if !ok || of != strconv.Itoa(revision) {
 		return Mark{}
 	}
-	m := Mark{Digest: digest, Build: set[labelBuild], Commit: set[labelCommit], Version: set[labelVersion], Beats: set[labelBeats] == "true"}
+	m := Mark{
+		Digest: digest, Build: set[labelBuild], Commit: set[labelCommit], Version: set[labelVersion], Beats: set[labelBeats] == "true",
+		Source: set[labelSource], Account: set[labelAccount],
+	}
 	if s, err := strconv.ParseInt(set[labelCommitted], 10, 64); err == nil {
 		m.Committed = time.Unix(s, 0).UTC()
 	}
@@ -108,6 +118,7 @@ type Record struct {
 	Written   time.Time
 	Mark      Mark
 	State     string // differs after each write of the record; "" when it is not known
+	UID       string // differs from that of any other record in any cluster
 }
 
 // Pending reports whether an install, upgrade, roll back or uninstall is under way, or was when its writer died. Helm does not count the last
@@ -115,6 +126,9 @@ type Record struct {
 func (r Record) Pending() bool { return isPending(common.Status(r.Status)) }
 
 func isPending(s common.Status) bool { return s.IsPending() || s == common.StatusUninstalling }
+
+// Uninstalled reports whether nothing is left of the release but its history.
+func (r Record) Uninstalled() bool { return r.Status == common.StatusUninstalled.String() }
 
 // Deployed reports whether this revision is what runs.
 func (r Record) Deployed() bool { return r.Status == common.StatusDeployed.String() }
@@ -195,9 +209,9 @@ func recordOf(o *metav1.PartialObjectMetadata) (Record, bool) {
 	}
 	r := Record{
 		Namespace: o.Namespace, Name: o.Labels["name"], Revision: revision, Status: o.Labels["status"],
-		Written: o.CreationTimestamp.UTC(), Mark: markOf(o.Labels, revision), State: o.ResourceVersion,
+		Written: o.CreationTimestamp.UTC(), Mark: markOf(o.Labels, revision), State: o.ResourceVersion, UID: string(o.UID),
 	}
-	if r.Status == common.StatusUninstalling.String() {
+	if r.Status == common.StatusUninstalling.String() && o.Labels[labelRemoves] != "true" {
 		r.Mark = Mark{} // who uninstalls is not who wrote the record
 	}
 	if s, err := strconv.ParseInt(o.Labels["modifiedAt"], 10, 64); err == nil {

@@ -16,6 +16,7 @@ func TestAMarkIsReadBackFromItsOwnRevisionOnly(t *testing.T) {
 	m := Mark{
 		Digest: strings.Repeat("a", 40), Build: "2f3e9c1a-0000-4000-8000-000000000000", Commit: strings.Repeat("c", 40),
 		Committed: time.Unix(1700000000, 0).UTC(), Version: "v1.1.0-rc.1", Until: time.Unix(1700003600, 0).UTC(),
+		Source: "0123456789abcdef", Account: "maple",
 	}
 	set := m.labels(7)
 	for k, v := range set {

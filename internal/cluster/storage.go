@@ -334,3 +334,22 @@ func (f *fenced) Update(ctx context.Context, o *corev1.Secret, opts metav1.Updat
 	defer f.writing.Unlock()
 	return f.replace(ctx, o, f.sign, opts)
 }
+
+// Delete implements SecretInterface. The record that an uninstall has taken goes only as it stands here.
+func (f *fenced) Delete(ctx context.Context, name string, opts metav1.DeleteOptions) error {
+	f.writing.Lock()
+	defer f.writing.Unlock()
+	if f.own == nil || f.own.Name != name {
+		return f.SecretInterface.Delete(ctx, name, opts)
+	}
+	version := f.version(name)
+	opts.Preconditions = &metav1.Preconditions{ResourceVersion: &version}
+	err := f.SecretInterface.Delete(ctx, name, opts)
+	if apierrors.IsConflict(err) {
+		return fmt.Errorf("%w: %w", ErrMoved, err)
+	}
+	if err == nil {
+		f.own = nil // no more signs of life
+	}
+	return err
+}

@@ -13,7 +13,10 @@ import (
 
 // Uninstall removes a release and waits until its objects are gone. after is the newest revision that the caller knows of.
 func (c *Cluster) Uninstall(ctx context.Context, r Release, after int, report func(string)) error {
-	s := c.store(r.Key, after, r.Mark)
+	return c.uninstall(ctx, r, c.store(r.Key, after, r.Mark), report)
+}
+
+func (c *Cluster) uninstall(ctx context.Context, r Release, s *store, report func(string)) error {
 	w := &waiter{ctx: ctx, cluster: c, patience: r.Patience, logLines: r.LogLines, report: report}
 	set := r.Settings.Uninstall
 	un := action.NewUninstall(c.configuration(s, r.Namespace, w))

@@ -19,7 +19,14 @@ own certificate authority; a build in a private pool that shall not leave its ne
 gateway, and its service account needs ` + "`roles/gkehub.gatewayEditor`" + `. Access tokens are renewed for as long as the deployment lasts.
 With GKE_CLUSTERS one run spans several clusters: the ` + "`region`" + ` of an account in the inventory chooses its cluster, and an account whose region has none stops
 the run before anything is touched. All clusters are read first, so one that cannot be reached stops the run as well. An account that moves to
-another region is deployed there; what it leaves behind is not removed.
+another region is deployed there; what it leaves behind is an orphan.
+
+**What is gone.** A release that was deployed from this config repo, branch and folder, and whose HelmRelease is gone, is reported as ` + "`orphaned`" + `, at the cost of no request;
+that fails nothing. PRUNE=true uninstalls it (` + "`removed`" + `) when everything else is healthy: with its hooks, without keeping its history, waiting for its objects to go for up to
+WAIT_TIMEOUT; ` + "`helm.sh/resource-policy: keep`" + ` is kept. A mark on the release record says what is whose: what helm, Flux, a local checkout or an earlier version of this
+step wrote last is never touched. It stays, and the report says why, when SELECT or WAVES leave something out, when a HelmRelease has a fault, when a release of its account
+is held back or the decision of this build does not allow the account, when the branch has moved on, and when its account has moved and its release does not run there. A suspended HelmRelease is
+there. More than three at once, and more than PRUNE_LIMIT of all that was deployed from here, are refused (exit 3) before anything is touched. DRY_RUN lists what would go.
 
 **The gate.** The service and version of a release are ` + "`values.image.repository`" + ` and ` + "`values.image.tag`" + `. The decision of
 gate-uat on them, handed over in this build or else recorded under DECISIONS_PATH, bounds the deployment: an account that it does not allow
@@ -41,7 +48,8 @@ object itself (` + "`kubectl patch`" + ` or ` + "`kubectl edit`" + `); the API s
 
 **Failures.** With ON_FAILURE=rollback a release that did not become ready returns to the revision that ran before. A first revision has nothing to return
 to and stays as it is; the next run upgrades it. A release that was left pending by a killed build is recovered: at once by the same build
-(BUILD_ID), by others when its writer is dead. A build at work writes its pending record again every 10 seconds; one whose record has not changed for 30
+(BUILD_ID), by others when its writer is dead. A build that is cancelled (SIGTERM, SIGINT), or whose TIMEOUT comes, begins nothing more; what is under way is rolled back side by
+side, within 30 seconds for all after a cancel, or stays failed with ON_FAILURE=leave. A build at work writes its pending record again every 10 seconds; one whose record has not changed for 30
 seconds, by the clock of who waits, is dead, and if it is not, what it writes later is refused. A living one is waited for, up to the time that the
 release may take to become ready, and then decided on anew: the second of two builds that meet finds its work done, or deploys what is newer. What helm or
 Flux left pending has no heartbeat, and counts as abandoned after TIMEOUT of this step.

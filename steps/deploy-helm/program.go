@@ -39,6 +39,8 @@ type In struct {
 	Drift              string        `env:"DRIFT" default:"off" oneof:"off,declared,all" doc:"look whether releases that have not changed still are as they were deployed (a request for each, and two for each object): those whose HelmRelease asks for it by driftDetection.mode, or all but those that say disabled"`
 	CorrectDrift       bool          `env:"CORRECT_DRIFT" default:"false" doc:"with DRIFT: apply again what has drifted, as the same revision, unless driftDetection.mode is warn"`
 	OnFailure          string        `env:"ON_FAILURE" default:"rollback" oneof:"rollback,leave" doc:"what to do with a release that did not become ready"`
+	Prune              bool          `env:"PRUNE" default:"false" doc:"uninstall releases that were deployed from this part of the config repo and whose HelmRelease is gone from it, when everything else is healthy; else they are reported"`
+	PruneLimit         float64       `env:"PRUNE_LIMIT" default:"0.5" doc:"with PRUNE: refuse to uninstall more than this share of what was deployed from the config repo at once; three may always go"`
 }
 
 // Check reports faults across variables.
@@ -58,6 +60,9 @@ func (in In) Check(f *step.Faults) {
 	}
 	if in.LogLines < 0 || in.LogLines > 100 {
 		f.Add("LOG_LINES", "%d is not a number from 0 to 100", in.LogLines)
+	}
+	if !(in.PruneLimit >= 0 && in.PruneLimit <= 1) {
+		f.Add("PRUNE_LIMIT", "%v is not a share from 0 to 1", in.PruneLimit)
 	}
 	for name, d := range map[string]time.Duration{"WAIT_TIMEOUT": in.WaitTimeout, "UNSCHEDULABLE_AFTER": in.UnschedulableAfter} {
 		if d <= 0 {
@@ -84,9 +89,11 @@ type Out struct {
 	Unchanged int       `json:"unchanged" env:"UNCHANGED" doc:"number of releases that were left alone because nothing of them changed"`
 	Failed    int       `json:"failed" env:"FAILED" doc:"number of releases that failed, rolled back or not"`
 	Skipped   int       `json:"skipped" env:"SKIPPED" doc:"number of releases that were not to be touched"`
+	Orphaned  int       `json:"orphaned" env:"ORPHANED" doc:"number of releases that run although their HelmRelease is gone from the config repo"`
+	Removed   int       `json:"removed" env:"REMOVED" doc:"number of releases that PRUNE uninstalled"`
 	Diff      string    `json:"diff,omitempty" doc:"name of the file beside this one with the differences that a dry run or the look for drift found"`
 	Report    string    `json:"report" doc:"name of the HTML report beside this file; empty when it was not written"`
-	Releases  []Release `json:"releases" doc:"account, region, cluster, namespace, name, chart, from, to, revision, state (deployed, unchanged, failed, rolled-back, skipped), seconds, reason, drift (objects, corrected), objects (of a dry run: kind, namespace, name, action, refused, unchecked), log (the last lines of the container to blame)"`
+	Releases  []Release `json:"releases" doc:"account, region, cluster, namespace, name, chart, from, to, revision, state (deployed, unchanged, failed, rolled-back, skipped, orphaned, removed), seconds, reason, drift (objects, corrected), objects (of a dry run: kind, namespace, name, action, refused, unchecked), log (the last lines of the container to blame)"`
 }
 
 // Release is one line of the report.
@@ -113,7 +120,8 @@ type Release struct {
 
 // Result is the count of the states.
 func (o Out) Result() string {
-	return fmt.Sprintf("%d deployed, %d unchanged, %d failed", o.Deployed, o.Unchanged, o.Failed)
+	counts := fmt.Sprintf("%d deployed, %d unchanged, %d failed", o.Deployed, o.Unchanged, o.Failed)
+	return counts + suffix(o.Removed > 0, fmt.Sprintf(", %d removed", o.Removed))
 }
 
 var program = step.Program[In, Out]{
@@ -143,12 +151,12 @@ func deploy(ctx context.Context, b *step.Build, in In) (Out, error) {
 	if err != nil {
 		return Out{}, err
 	}
-	list, err := readReleases(repo, in.ConfigPath, in.AccountLabel)
+	all, err := readReleases(repo, in.ConfigPath, in.AccountLabel)
 	if err != nil {
 		return Out{Commit: repo.commit}, step.Refuse("correct the files; while one of them cannot be read nothing is deployed", "reading the HelmReleases: %w", err)
 	}
-	list = in.Select.of(list)
-	if len(list) == 0 {
+	list, source := in.Select.of(all), sourceMark(in)
+	if len(list) == 0 && (len(all) > 0 || !targets.remember(source)) {
 		return Out{Commit: repo.commit, Releases: []Release{}}, step.Nothing("no HelmRelease %s below %s", in.Select.text(), in.ConfigPath)
 	}
 	readCharts(repo, list)
@@ -180,10 +188,14 @@ func deploy(ctx context.Context, b *step.Build, in In) (Out, error) {
 	if err := verifyTags(ctx, in, c, tasks); err != nil {
 		return Out{Commit: repo.commit}, err
 	}
+	orphans, err := leftovers(b, in, repo, targets, all, c)
+	if err != nil {
+		return Out{Commit: repo.commit}, err
+	}
 	r := &rollout{
 		clusters: targets.clusters(), log: b.Log, working: b.Working, repo: repo, plan: c, concurrency: in.Concurrency, timeout: in.WaitTimeout,
 		patience: in.UnschedulableAfter, logLines: in.LogLines, rollBack: in.OnFailure == "rollback", tip: repo.tip,
-		mark: cluster.Mark{Build: b.ID, Commit: repo.commit, Committed: repo.committed, Until: time.Now().Add(remaining(ctx) + time.Minute)},
+		mark: cluster.Mark{Build: b.ID, Commit: repo.commit, Committed: repo.committed, Until: time.Now().Add(remaining(ctx) + time.Minute), Source: source},
 	}
 	diff, drifted := "", r.lookForDrift(ctx, tasks)
 	run := r.run
@@ -195,6 +207,11 @@ func deploy(ctx context.Context, b *step.Build, in In) (Out, error) {
 	report := run(ctx, tasks)
 	if b.DryRun {
 		diff = tellPlan(b, drifted+planText(in.Waves, tasks, report))
+	}
+	if in.Prune && !b.DryRun {
+		report = append(report, r.prune(ctx, orphans, tasks, report)...)
+	} else {
+		report = append(report, reportOrphans(orphans, in.Prune, b.DryRun)...)
 	}
 	out, err := finish(b, repo, report)
 	out.Diff = diff
@@ -226,6 +243,10 @@ func finish(b *step.Build, repo *source, report []Release) (Out, error) {
 			out.Unchanged++
 		case skipped:
 			out.Skipped++
+		case orphaned:
+			out.Orphaned++
+		case removed:
+			out.Removed++
 		default:
 			out.Failed++
 			if l.lost {

@@ -14,6 +14,7 @@ import (
 	"sort"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,6 +54,7 @@ func TestMain(m *testing.M) {
 		"push":        push,
 		"secret":      makeSecret,
 		"show":        show,
+		"terminated":  terminated,
 	})
 }
 
@@ -341,6 +343,32 @@ func look() {
 		}
 		<-time.After(50 * time.Millisecond)
 	}
+}
+
+// terminated TEXT NAMESPACE... runs deploy-helm and sends it SIGTERM, as an orchestrator does, when look shows TEXT in each of the namespaces.
+func terminated() {
+	cfg, err := clientcmd.BuildConfigFromFlags("", os.Getenv("CLUSTER"))
+	check(err)
+	client, err := kubernetes.NewForConfig(cfg)
+	check(err)
+	cmd := exec.Command("deploy-helm")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	check(cmd.Start())
+	for deadline := time.Now().Add(time.Minute); ; {
+		shown := 0
+		for _, ns := range os.Args[2:] {
+			if strings.Contains(state(client, []string{ns}), os.Args[1]) {
+				shown++
+			}
+		}
+		if shown == len(os.Args[2:]) || time.Now().After(deadline) {
+			break
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+	check(cmd.Process.Signal(syscall.SIGTERM))
+	_ = cmd.Wait()
+	os.Exit(cmd.ProcessState.ExitCode())
 }
 
 func state(client kubernetes.Interface, namespaces []string) string {

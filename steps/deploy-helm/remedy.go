@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/cluster"
 )
@@ -33,13 +32,11 @@ func (r *rollout) remedy(ctx, deploying context.Context, log *slog.Logger, on *c
 		return revision, failed, fmt.Sprintf("%v (left as it is: the HelmRelease asks for RetryOnFailure)", cause)
 	case rel.IsInstall() && set.uninstallFailedInstall:
 		log.Warn("failed, uninstalling", "reason", why)
-		ctx, cancel := lastMoment(ctx)
-		defer cancel()
 		if err := on.Uninstall(ctx, rel, revision, report); err != nil {
 			return revision, failed, fmt.Sprintf("%v; uninstalling failed too: %v", cause, err)
 		}
 		return revision, failed, fmt.Sprintf("%v (uninstalled, as spec.install.remediation says)", cause)
-	case !rel.IsInstall() && set.reinstallFailedUpgrade:
+	case !rel.IsInstall() && set.reinstallFailedUpgrade && deploying.Err() == nil: // else there is no time for the second half
 		log.Warn("failed, uninstalling and installing again", "reason", why)
 		return r.reinstall(deploying, on, t, rel, revision, cause, report)
 	}
@@ -68,19 +65,8 @@ func (r *rollout) reinstall(ctx context.Context, on *cluster.Cluster, t *task, r
 	return written, deployed, fmt.Sprintf("uninstalled and installed again, as spec.upgrade.remediation says: %v", cause)
 }
 
-// lastMoment is the context of what follows a failure. It is not the one that ended the deployment; when the build is being stopped, a short
-// time to leave things in order is all there is.
-func lastMoment(ctx context.Context) (context.Context, context.CancelFunc) {
-	if ctx.Err() == nil {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-}
-
 // goBack returns a release to the revision before. Its context is not the one that ended the deployment.
 func (r *rollout) goBack(ctx context.Context, on *cluster.Cluster, rel cluster.Release, revision int, cause error, report func(string)) (int, string, string) {
-	ctx, cancel := lastMoment(ctx)
-	defer cancel()
 	to, written, err := on.Rollback(ctx, rel, report)
 	if written > 0 {
 		revision = written

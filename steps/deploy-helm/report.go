@@ -73,6 +73,11 @@ func newPage(b *step.Build, in In, out Out, outcome error, began, now time.Time)
 		Took:   now.Sub(began).Seconds(),
 		Counts: []count{{deployed, out.Deployed}, {unchanged, out.Unchanged}, {failed, out.Failed}, {skipped, out.Skipped}},
 	}
+	for _, c := range []count{{orphaned, out.Orphaned}, {removed, out.Removed}} {
+		if c.N > 0 {
+			p.Counts = append(p.Counts, c)
+		}
+	}
 	if p.Repo == "" {
 		p.Repo = in.SourceDir
 	}
@@ -88,6 +93,8 @@ func newPage(b *step.Build, in In, out Out, outcome error, began, now time.Time)
 		}
 	case b.DryRun:
 		p.Outcome, p.Tone = "dry run: nothing was touched", skipped
+	case out.Deployed == 0 && out.Removed > 0:
+		p.Outcome, p.Tone = removed, deployed
 	case out.Deployed == 0:
 		p.Outcome, p.Tone = "nothing to deploy", unchanged
 	default:

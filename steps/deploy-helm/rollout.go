@@ -34,10 +34,12 @@ type rollout struct {
 const attempts = 3
 
 // run deploys wave after wave. A wave in which a release failed is finished, and the later ones do not begin. deploying ends early enough
-// before ctx to leave time for rolling back.
+// before ctx to leave time for rolling back, and when ctx has ended lastReserve is added.
 func (r *rollout) run(ctx context.Context, tasks []*task) []Release {
 	deploying, cancel := r.leaveTime(ctx)
 	defer cancel()
+	ctx, settled := settling(ctx)
+	defer settled()
 	report := make([]Release, len(tasks))
 	ends := newEndings(tasks)
 	broken := ""
@@ -113,6 +115,25 @@ func (r *rollout) leaveTime(ctx context.Context) (context.Context, context.Cance
 	return context.WithDeadlineCause(ctx, end.Add(-reserve), errors.New("the time left in TIMEOUT is kept for rolling back"))
 }
 
+// lastReserve is how long the releases that are under way when a build is cancelled, or its time is over, may take to return to what ran before:
+// all of them together, side by side.
+const lastReserve = 30 * time.Second
+
+// settling returns a context for what follows a failure: it outlives ctx by lastReserve, counted from the moment in which ctx ends.
+func settling(ctx context.Context) (context.Context, context.CancelFunc) {
+	after, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(lastReserve, func() {
+			cancel(fmt.Errorf("%w, and the %s to leave things in order are over", context.Cause(ctx), lastReserve))
+		})
+		context.AfterFunc(after, func() { timer.Stop() })
+	})
+	return after, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
 // line is the release's line in the report as far as the plan knows it.
 func (t *task) line() Release {
 	l := Release{
@@ -170,6 +191,9 @@ const moved = "moved"
 
 func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, work *step.Work, t *task, line *Release) (revision int, state, reason string) {
 	w := t.release
+	if deploying.Err() != nil {
+		return t.newest.Revision, failed, "not begun: " + context.Cause(deploying).Error()
+	}
 	on, err := r.clusterOf(w)
 	if err != nil {
 		return t.newest.Revision, failed, err.Error()
@@ -232,7 +256,7 @@ func (r *rollout) toDeploy(t *task) (cluster.Release, error) {
 		Key: w.key, Namespace: w.namespace, CreateNamespace: w.createNamespace, Chart: made, Values: w.ownValues(), MaxHistory: w.maxHistory,
 		Timeout: cmp.Or(w.timeout, r.timeout), Patience: r.patience, LogLines: r.logLines, Mark: r.mark, Newest: t.newest, Settings: w.settings.Settings,
 	}
-	rel.Mark.Digest, rel.Mark.Version = t.digest, w.version()
+	rel.Mark.Digest, rel.Mark.Version, rel.Mark.Account = t.digest, w.version(), w.account
 	w.post.gated = w.image
 	rel.Settings.PostRenderer = w.post.postRenderer()
 	return rel, nil
@@ -280,6 +304,8 @@ func (r *rollout) say(log *slog.Logger, line Release) {
 	switch line.State {
 	case deployed:
 		log.Info("ready "+after, "revision", line.Revision, "version", line.To)
+	case removed:
+		log.Info("removed "+after, "revision", line.Revision)
 	case failed, rolledBack:
 		log.Error(line.State+" "+after+": "+line.Reason, "revision", line.Revision)
 	default:

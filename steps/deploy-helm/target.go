@@ -321,6 +321,27 @@ func (t *targets) states(list []*wanted) map[cluster.Key]cluster.State {
 	return states
 }
 
+// remembered is all that each cluster remembers.
+func (t *targets) remembered() map[string]map[cluster.Key]cluster.State {
+	all := map[string]map[cluster.Key]cluster.State{}
+	for name, f := range t.found {
+		all[name] = f.states
+	}
+	return all
+}
+
+// remember reports whether a cluster remembers anything of this source.
+func (t *targets) remember(source string) bool {
+	for _, f := range t.found {
+		for _, s := range f.states {
+			if source != "" && s.Newest.Mark.Source == source && !s.Newest.Uninstalled() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // secret reads a Secret of one cluster; there is none, without an error, when it does not exist.
 func (t *targets) secret(ctx context.Context, name, namespace, secret string) (map[string][]byte, error) {
 	return t.found[name].cluster.Data(ctx, "Secret", namespace, secret)
