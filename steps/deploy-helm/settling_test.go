@@ -36,7 +36,7 @@ func TestARunThatEndsLeavesNoTimerBehind(t *testing.T) {
 		cancel()
 		synctest.Wait()
 		done()
-		if context.Cause(after) != context.Canceled {
+		if !errors.Is(context.Cause(after), context.Canceled) {
 			t.Error(context.Cause(after))
 		}
 	})
