@@ -29,7 +29,7 @@ const maxManifest = 4 << 20
 
 // wanted is one HelmRelease of the config repo: what should stand in the cluster.
 type wanted struct {
-	file            string
+	file            string      // or the kustomization that it is built by
 	object          objectName  // of the HelmRelease itself
 	key             cluster.Key // namespace of the records and name of the Helm release
 	namespace       string      // where the objects go
@@ -58,6 +58,7 @@ type wanted struct {
 	post            postRenderers
 	chart           *chartFiles // nil when it has a fault
 	fault           string      // why it cannot be deployed at all
+	unbuilt         bool        // a kustomization failed, so that what the release would be is not known
 }
 
 // objectName names a HelmRelease, which may have another name than its Helm release.
@@ -87,8 +88,12 @@ func readReleases(repo *source, folder, accountLabel string) ([]*wanted, error) 
 		charts   = chartFolders(repo.names)
 		from     = sources{}
 	)
+	built, err := readKustomized(repo, folder)
+	if err != nil {
+		return nil, err
+	}
 	for _, name := range repo.names {
-		if !within(name, folder) || !isYAML(name) || inAny(name, charts) || strings.HasPrefix(path.Base(name), ".") {
+		if !within(name, folder) || !isYAML(name) || inAny(name, charts) || strings.HasPrefix(path.Base(name), ".") || built.parts[name] {
 			continue
 		}
 		text, err := repo.read(name)
@@ -104,6 +109,16 @@ func readReleases(repo *source, folder, accountLabel string) ([]*wanted, error) 
 		}
 		list = append(list, found...)
 	}
+	for _, w := range list {
+		if what := built.changedBy(w.file); what != "" {
+			w.addFault(what)
+		}
+	}
+	found, err := built.read(accountLabel, from)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, found...)
 	byKey := map[cluster.Key]*wanted{}
 	for _, w := range list {
 		if other, taken := byKey[w.key]; taken {
@@ -114,13 +129,9 @@ func readReleases(repo *source, folder, accountLabel string) ([]*wanted, error) 
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
-	overlays := customizations(repo)
-	from.elsewhere(repo, folder, list)
-	from.checkOverlays(overlays)
+	from.elsewhere(repo, folder, built.parts, list)
+	from.checkOverlays(built)
 	for _, w := range list {
-		for _, what := range overlaysOf(w.file, overlays) {
-			w.addFault(what)
-		}
 		from.bind(w, repo.url)
 	}
 	findDependencies(list)
@@ -408,43 +419,6 @@ func member(n *yaml.Node, name string) *yaml.Node {
 		}
 	}
 	return nil
-}
-
-// customizations finds the kustomization files of the repo that do more than list resources, by folder, with what they do.
-func customizations(repo *source) map[string]string {
-	harmless := []string{"apiVersion", "kind", "metadata", "resources"}
-	found := map[string]string{}
-	for _, name := range repo.names {
-		switch path.Base(name) {
-		case "kustomization.yaml", "kustomization.yml", "Kustomization":
-		default:
-			continue
-		}
-		text, err := repo.read(name)
-		var members map[string]any
-		if err != nil || len(text) > maxManifest || k8syaml.Unmarshal(text, &members) != nil {
-			found[path.Dir(name)] = name + " cannot be read"
-			continue
-		}
-		for m := range members {
-			if !slices.Contains(harmless, m) {
-				found[path.Dir(name)] = fmt.Sprintf("%s: %s is not supported", name, m)
-			}
-		}
-	}
-	return found
-}
-
-// overlaysOf lists what the kustomizations at or above a file's folder would do to the objects in it.
-func overlaysOf(file string, overlays map[string]string) (list []string) {
-	for dir := path.Dir(file); ; dir = path.Dir(dir) {
-		if what, ok := overlays[dir]; ok {
-			list = append(list, what)
-		}
-		if dir == "." || dir == "/" {
-			return list
-		}
-	}
 }
 
 func (w *wanted) addFault(text string) {

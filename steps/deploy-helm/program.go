@@ -302,11 +302,11 @@ func (s selector) text() string {
 	return "with labels " + string(s)
 }
 
-// of returns the releases that the selector matches.
+// of returns the releases that the selector matches, and those of which nobody knows whether it does.
 func (s selector) of(list []*wanted) []*wanted {
 	match, err := labels.Parse(string(s))
 	if err != nil { // UnmarshalText has seen it
 		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(list), func(w *wanted) bool { return !match.Matches(labels.Set(w.labels)) })
+	return slices.DeleteFunc(slices.Clone(list), func(w *wanted) bool { return !w.unbuilt && !match.Matches(labels.Set(w.labels)) })
 }

@@ -38,6 +38,7 @@ func (n sourceName) String() string { return fmt.Sprintf("%s %s/%s", n.kind, n.n
 type chartSource struct {
 	sourceName
 	file   string
+	built  bool // by a kustomization, and not read from the file
 	git    gitSpec
 	helm   repositorySpec // of a HelmRepository or an OCIRepository: they have much in common
 	chart  chartSpec      // of a HelmChart
@@ -115,10 +116,14 @@ type sources map[sourceName]*chartSource
 func (s sources) add(file, apiVersion string, name sourceName, raw []byte) {
 	from := &chartSource{sourceName: name, file: file}
 	from.read(apiVersion, raw)
+	s.take(name, from)
+}
+
+func (s sources) take(name sourceName, from *chartSource) {
 	if other, taken := s[name]; !taken || name.kind == gitRepository { // of a GitRepository only the address counts, as a hint
 		s[name] = from
 	} else if !from.same(other) {
-		other.faults = append(other.faults, fmt.Sprintf("it stands in %s, too, and differs there", file))
+		other.faults = append(other.faults, fmt.Sprintf("it stands in %s, too, and differs there", from.file))
 	}
 }
 
@@ -153,7 +158,7 @@ func (c *chartSource) same(other *chartSource) bool {
 
 // elsewhere looks for sources that releases name in the rest of the repo, where folder, the part that is deployed, does not have them: many repos
 // keep them apart. What cannot be read there is nobody's business.
-func (s sources) elsewhere(repo *source, folder string, list []*wanted) {
+func (s sources) elsewhere(repo *source, folder string, parts map[string]bool, list []*wanted) {
 	if !slices.ContainsFunc(list, func(w *wanted) bool { return s.lacks(w.source) }) && !slices.ContainsFunc(slices.Collect(maps.Values(s)), func(c *chartSource) bool {
 		return c.kind == helmChart && s.lacks(c.chart.source())
 	}) {
@@ -161,7 +166,7 @@ func (s sources) elsewhere(repo *source, folder string, list []*wanted) {
 	}
 	charts, outside := chartFolders(repo.names), sources{}
 	for _, name := range repo.names {
-		if within(name, folder) || !isYAML(name) || inAny(name, charts) {
+		if within(name, folder) || !isYAML(name) || inAny(name, charts) || parts[name] {
 			continue
 		}
 		if text, err := repo.read(name); err == nil && concerns(text) {
@@ -180,10 +185,12 @@ func (s sources) lacks(name sourceName) bool {
 	return !ok && (name.kind == helmRepository || name.kind == ociRepository || name.kind == helmChart)
 }
 
-// checkOverlays finds the sources that a kustomization would change.
-func (s sources) checkOverlays(overlays map[string]string) {
+// checkOverlays finds the sources that a kustomization would change, and that no build contains.
+func (s sources) checkOverlays(k *kustomized) {
 	for _, from := range s {
-		from.faults = append(from.faults, overlaysOf(from.file, overlays)...)
+		if what := k.changedBy(from.file); what != "" && !from.built {
+			from.faults = append(from.faults, what)
+		}
 	}
 }
 

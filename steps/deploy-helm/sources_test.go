@@ -145,7 +145,7 @@ func TestASourceMayStandInAnotherPartOfTheRepo(t *testing.T) {
 		{"twice elsewhere, and alike", fromRepository, map[string]string{"eu/s.yaml": fluxSource("HelmRepository", web), "us/s.yaml": fluxSource("HelmRepository", web)}, "https://charts.example.com", ""},
 		{"twice elsewhere, and different", fromRepository, map[string]string{"eu/s.yaml": fluxSource("HelmRepository", web), "us/s.yaml": fluxSource("HelmRepository", other)}, "", "HelmRepository flux-system/x (eu/s.yaml): it stands in us/s.yaml, too, and differs there"},
 		{"what cannot be read elsewhere is nobody's business", fromRepository, map[string]string{"infra/broken.yaml": "kind: HelmRepository\na: [", "infra/s.yaml": fluxSource("HelmRepository", web)}, "https://charts.example.com", ""},
-		{"a kustomization would change it", fromRepository, map[string]string{"infra/s.yaml": fluxSource("HelmRepository", web), "infra/kustomization.yaml": "patches: [{patch: x}]\n"}, "", "infra/kustomization.yaml: patches is not supported"},
+		{"a kustomization would change it", fromRepository, map[string]string{"infra/s.yaml": fluxSource("HelmRepository", web), "infra/kustomization.yaml": "patches: [{patch: x}]\n"}, "", "infra/kustomization.yaml does more than list resources"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			files := map[string]string{"apps/a.yaml": fluxRelease(tt.release)}

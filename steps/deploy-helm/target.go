@@ -292,7 +292,7 @@ func (t *targets) place(list []*wanted, c circumstances) (homeless []string) {
 		}
 		name, ok := t.byRegion[region]
 		w.cluster = name
-		if ok || w.suspended || c.wave(c.channel(w)) < 0 {
+		if ok || w.suspended || w.unbuilt || c.wave(c.channel(w)) < 0 {
 			continue
 		}
 		_, known := c.inventory.Find(w.account)
