@@ -95,6 +95,15 @@ downloaded only where something is to be deployed, once, and compared with the d
 along in charts/. Plain HTTP is for loopback and for what REGISTRY_INSECURE lists, whatever ` + "`insecure`" + ` says. Nothing unverified is deployed: a source or chart with ` + "`verify`" + `
 is refused, and so is any other field of a source that is not supported, by its name.
 
+**Kustomizations.** Where a ` + "`kustomization.yaml`" + ` only lists resources, the files themselves are read. Where one does more (patches, namespace, namePrefix, labels, components, replacements,
+generators ...), or lists what lies outside of CONFIG_PATH, the HelmReleases and the sources of their charts come out of its build by kustomize's library, and the files that it is made of are no
+releases of their own: one base makes as many releases as overlays build it. Built are the folders that Flux's ` + "`Kustomization`" + ` objects below CONFIG_PATH name, if their ` + "`sourceRef`" + ` can be
+this repo (with targetNamespace, namePrefix, nameSuffix, patches, images, components, commonMetadata and suspend; ` + "`postBuild`" + ` fails the releases that have variables), and the kustomizations below
+CONFIG_PATH that nothing refers to. **Nothing is fetched or run**: a build sees a copy of files of the repo. URLs, paths out of the repo, links, helmCharts, helmChartInflationGenerator, generators,
+transformers, validators and openapi are refused by name. A build that fails is a fault of what it is made from. Since the account of such a release is not known, SELECT leaves none of
+them out, they count as staging, and so later waves do not begin. A kustomization below CONFIG_PATH that is no YAML, or one too large to be walked, stops everything. The gate judges the values
+that are built. A build loses comments, so a tag counts as marked when any file of the build holds it, or a part of it, on a line with a marker.
+
 **Fields.** Supported are chart and chartRef (see above; with valuesFiles and ignoreMissingValuesFiles), values, valuesFrom, dependsOn, releaseName, targetNamespace, storageNamespace, timeout,
 maxHistory, suspend, serviceAccountName, driftDetection, postRenderers, postRenderStrategy, commonMetadata, test, and of install, upgrade, rollback and uninstall: timeout, crds, skipCRDs,
 createNamespace, disableWait, disableWaitForJobs, disableHooks, disableSchemaValidation, disableTakeOwnership, force, preserveValues, cleanupOnFail, serverSideApply (on unless it

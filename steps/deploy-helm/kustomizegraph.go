@@ -272,17 +272,7 @@ func (v visitor) visit(k *kustomize.Kustomization) {
 	for i := range k.Patches {
 		v.patch("patches", &k.Patches[i])
 	}
-	for i := range k.PatchesJson6902 {
-		v.patch("patchesJson6902", &k.PatchesJson6902[i])
-	}
-	for i := range k.PatchesStrategicMerge {
-		p := kustomize.Patch{Path: string(k.PatchesStrategicMerge[i])}
-		if strings.Contains(p.Path, "\n") {
-			p = kustomize.Patch{Patch: p.Path}
-		}
-		v.patch("patchesStrategicMerge", &p)
-		k.PatchesStrategicMerge[i] = kustomize.PatchStrategicMerge(p.Path + p.Patch)
-	}
+	v.olderPatches(k)
 	for i := range k.Replacements {
 		if k.Replacements[i].Path != "" {
 			v.follow("replacements", &k.Replacements[i].Path, false)
@@ -299,6 +289,21 @@ func (v visitor) visit(k *kustomize.Kustomization) {
 	}
 	for i := range k.SecretGenerator {
 		v.pairs("secretGenerator", &k.SecretGenerator[i].KvPairSources)
+	}
+}
+
+//nolint:staticcheck // kustomize still builds these fields, and says so on stderr
+func (v visitor) olderPatches(k *kustomize.Kustomization) {
+	for i := range k.PatchesJson6902 {
+		v.patch("patchesJson6902", &k.PatchesJson6902[i])
+	}
+	for i := range k.PatchesStrategicMerge {
+		p := kustomize.Patch{Path: string(k.PatchesStrategicMerge[i])}
+		if strings.Contains(p.Path, "\n") {
+			p = kustomize.Patch{Patch: p.Path}
+		}
+		v.patch("patchesStrategicMerge", &p)
+		k.PatchesStrategicMerge[i] = kustomize.PatchStrategicMerge(p.Path + p.Patch)
 	}
 }
 
