@@ -354,6 +354,7 @@ func FuzzKustomization(f *testing.F) {
 	} {
 		f.Add(seed, "x/y")
 	}
+	f.Add("resources: [x/y]\npatches: [{path: x/y}]\nnamePrefix: a", "x/y")
 	f.Fuzz(func(t *testing.T, text, name string) {
 		files := maps.Clone(base)
 		files["over/kustomization.yaml"], files["over/"+name] = text, "a: b\n"
