@@ -63,7 +63,7 @@ type patchOfFlux struct {
 	Target *kustomize.Selector `json:"target"`
 }
 
-// fluxKustomizations finds the Kustomizations below folder that build from this repo. own is its address.
+// fluxKustomizations finds the Kustomizations below folder that build from this repo.
 func fluxKustomizations(repo *source, folder string) (list []*fluxKustomization) {
 	elsewhere := map[objectName]bool{} // GitRepositories that are other repositories
 	charts := chartFolders(repo.names)
@@ -108,8 +108,15 @@ func fluxKustomizations(repo *source, folder string) (list []*fluxKustomization)
 		if namespace == "" {
 			namespace = k.name.Namespace
 		}
+		if from.Kind != gitRepository || elsewhere[objectName{namespace, from.Name}] {
+			return true
+		}
 		dir := k.folder()
-		return from.Kind != gitRepository || elsewhere[objectName{namespace, from.Name}] || dir != "." && !hasFolder(repo, dir)
+		missing := dir != "." && !hasFolder(repo, dir)
+		if missing { // of another repo that is not described here, or a slip: what was in the folder is no orphan for certain
+			repo.unread = append(repo.unread, fmt.Sprintf("%s: spec.path %q is no folder of this repo", k, k.spec.Path))
+		}
+		return missing
 	})
 }
 

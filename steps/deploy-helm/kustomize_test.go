@@ -393,3 +393,23 @@ func FuzzKustomization(f *testing.F) {
 		}
 	})
 }
+
+// A slip in a path must not make orphans of the releases that were built from it.
+func TestAKustomizationWhosePathIsMissingKeepsOrphans(t *testing.T) {
+	flux := func(path string) string {
+		return "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {name: apps, namespace: flux-system}\nspec: {path: " + path + ", sourceRef: {kind: GitRepository, name: config}}\n"
+	}
+	in := In{Waves: []string{uat, production}}
+	in.ConfigPath = "."
+	for path, want := range map[string]bool{"./apps": false, "./aps": true} {
+		files := map[string]string{"clusters/apps.yaml": flux(path), "apps/kustomization.yaml": "resources: []\n"}
+		repo := &source{read: func(name string) ([]byte, error) { return []byte(files[name]), nil }}
+		repo.names = slices.Sorted(maps.Keys(files))
+		if _, err := readReleases(repo, ".", "account"); err != nil {
+			t.Fatal(err)
+		}
+		if why := readInPart(in, repo, nil); (why != "") != want {
+			t.Errorf("%s: read in part: %q, want %t", path, why, want)
+		}
+	}
+}

@@ -97,6 +97,9 @@ func readInPart(in In, repo *source, all []*wanted) string {
 			return fmt.Sprintf("%s is a link, which may lead to a HelmRelease", link)
 		}
 	}
+	if len(repo.unread) > 0 {
+		return repo.unread[0]
+	}
 	return ""
 }
 

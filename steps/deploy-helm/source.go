@@ -26,6 +26,7 @@ const maxFiles = 200_000
 type source struct {
 	names     []string // slash-separated, from the root of the repo, sorted
 	links     []string // what would be files if links were followed
+	unread    []string // why there may be more HelmReleases than were found
 	read      func(name string) ([]byte, error)
 	url       string    // address of the repo; "" for a local folder
 	commit    string    // 40 hexadecimal digits; "" when it is not known
