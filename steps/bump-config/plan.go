@@ -102,7 +102,8 @@ func newPlan(s *gitrepo.Snapshot, in In, t target) (*plan, error) {
 	}
 	seen := map[string]bool{}
 	w := newSplicing()
-	for f, found := range ahead(files, func(f file) []marker.Marker { return p.find(f, policies) }) {
+	ours := slices.DeleteFunc(files, func(f file) bool { return !p.mentions(f, policies) })
+	for f, found := range ahead(ours, func(f file) []marker.Marker { return marker.Find(f.content) }) {
 		if err := p.consider(f, found, policies, g, seen, w); err != nil {
 			return p, err
 		}
@@ -300,18 +301,14 @@ type unit struct {
 	defect   string // why one of its markers cannot be edited
 }
 
-// find returns the markers of a file in which one of the policies, or one of the images, is mentioned.
-func (p *plan) find(f file, policies map[string]tracked) []marker.Marker {
-	mentioned := slices.ContainsFunc(p.subjects, func(image string) bool {
-		return bytes.Contains(f.content, []byte(image)) // then a marker of an unknown policy may be ours, too
-	})
+// mentions reports whether a file names one of the policies, or one of the images: then a marker of an unknown policy may be ours, too.
+func (p *plan) mentions(f file, policies map[string]tracked) bool {
 	for id := range policies {
-		mentioned = mentioned || bytes.Contains(f.content, []byte(id))
+		if bytes.Contains(f.content, []byte(id)) {
+			return true
+		}
 	}
-	if !mentioned {
-		return nil
-	}
-	return marker.Find(f.content)
+	return slices.ContainsFunc(p.subjects, func(image string) bool { return bytes.Contains(f.content, []byte(image)) })
 }
 
 // consider decides on the markers of one file, and has the file edited.
