@@ -105,10 +105,10 @@ func (c *claim) check(ctx context.Context, info *resource.Info, live runtime.Obj
 	if err != nil {
 		return err
 	}
-	name, namespace := ownerOf(o)
-	if name == "" || name == rel.Name && namespace == rel.Namespace {
+	if !isOthers(o, rel) {
 		return nil
 	}
+	name, namespace := ownerOf(o)
 	// Where the other release keeps its records is not written on the object. Nearly all keep them beside their objects.
 	other, err := c.cluster.State(ctx, Key{namespace, name})
 	if err != nil {
@@ -126,6 +126,12 @@ func (c *claim) check(ctx context.Context, info *resource.Info, live runtime.Obj
 
 func ownerOf(o metav1.Object) (name, namespace string) {
 	return o.GetAnnotations()[annotationRelease], o.GetAnnotations()[annotationNamespace]
+}
+
+// isOthers reports whether an object says that it is part of another release.
+func isOthers(o metav1.Object, rel *releasev1.Release) bool {
+	name, namespace := ownerOf(o)
+	return name != "" && (name != rel.Name || namespace != rel.Namespace)
 }
 
 // spare leaves out of originals what the chart has lost and another release has taken in the meantime (with Flux, or `helm --take-ownership`):
@@ -147,8 +153,7 @@ func (c *claim) spare(originals, targets kube.ResourceList) (kube.ResourceList, 
 		if err != nil {
 			return nil, err
 		}
-		name, namespace := ownerOf(o)
-		theirs[identity(info)] = name != "" && (name != c.release.Name || namespace != c.release.Namespace)
+		theirs[identity(info)] = isOthers(o, c.release)
 	}
 	return originals.Filter(func(info *resource.Info) bool { return !theirs[identity(info)] }), nil
 }

@@ -180,12 +180,11 @@ func (c *Cluster) served(ctx context.Context, definitions []*unstructured.Unstru
 		}
 		missing := ""
 		for _, o := range definitions {
-			group, _, _ := unstructured.NestedString(o.Object, "spec", "group")
-			kind, _, _ := unstructured.NestedString(o.Object, "spec", "names", "kind")
+			defined := definedKind(o)
 			versions, _, _ := unstructured.NestedSlice(o.Object, "spec", "versions")
 			for _, v := range versions {
 				v, _ := v.(map[string]any)
-				if id := fmt.Sprintf("%s/%v/%s", group, v["name"], kind); v["served"] == true && !kinds.Has(id) {
+				if id := fmt.Sprintf("%s/%v/%s", defined.Group, v["name"], defined.Kind); v["served"] == true && !kinds.Has(id) {
 					missing = id
 				}
 			}
@@ -200,6 +199,13 @@ func (c *Cluster) served(ctx context.Context, definitions []*unstructured.Unstru
 			return fmt.Errorf("waiting for %s: %w", missing, err)
 		}
 	}
+}
+
+// definedKind is the kind that a CustomResourceDefinition defines.
+func definedKind(definition *unstructured.Unstructured) schema.GroupKind {
+	group, _, _ := unstructured.NestedString(definition.Object, "spec", "group")
+	kind, _, _ := unstructured.NestedString(definition.Object, "spec", "names", "kind")
+	return schema.GroupKind{Group: group, Kind: kind}
 }
 
 func pause(ctx context.Context) error {

@@ -157,11 +157,10 @@ func (c *Cluster) Rollback(ctx context.Context, r Release, report func(string)) 
 func (c *Cluster) Recover(ctx context.Context, r Record, reason string) error {
 	s := c.store(Key{r.Namespace, r.Name}, r.Revision, Mark{})
 	name := recordName(r.Name, r.Revision)
-	got, err := s.Get(name)
+	rel, err := s.record(name)
 	if err != nil {
 		return fmt.Errorf("reading record %s: %w", name, c.explain(err))
 	}
-	rel := got.(*releasev1.Release)
 	if r.State != "" && s.secrets.version(name) != r.State {
 		return fmt.Errorf("record %s has changed since it was judged: %w", name, ErrMoved)
 	}

@@ -9,9 +9,6 @@ import (
 	"strings"
 
 	"helm.sh/helm/v4/pkg/kube"
-	releasev1 "helm.sh/helm/v4/pkg/release/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/cli-runtime/pkg/resource"
@@ -31,13 +28,9 @@ type Drifted struct {
 // the server fills in, are no drift. Left out, as in Flux, are objects labelled or annotated helm.toolkit.fluxcd.io/driftDetection: disabled,
 // and what ignore names. It costs a request for the record and two for each object.
 func (c *Cluster) Drift(ctx context.Context, r Record, ignore []Ignore) ([]Drifted, error) {
-	got, err := c.store(Key{r.Namespace, r.Name}, r.Revision, Mark{}).Get(recordName(r.Name, r.Revision))
+	rel, err := c.store(Key{r.Namespace, r.Name}, r.Revision, Mark{}).record(recordName(r.Name, r.Revision))
 	if err != nil {
 		return nil, fmt.Errorf("reading record %s: %w", recordName(r.Name, r.Revision), c.explain(err))
-	}
-	rel, ok := got.(*releasev1.Release)
-	if !ok {
-		return nil, fmt.Errorf("unexpected record %T", got)
 	}
 	objects, err := parse(rel.Manifest)
 	if err != nil {
@@ -71,14 +64,14 @@ func (c *Cluster) Drift(ctx context.Context, r Record, ignore []Ignore) ([]Drift
 
 func (p *preview) drifted(ctx context.Context, info *resource.Info, o *unstructured.Unstructured, paths map[string]bool) (Drifted, error) {
 	d := Drifted{Change: Change{Kind: o.GetKind(), Namespace: info.Namespace, Name: info.Name, Action: Update}, info: info, object: o}
-	live, err := p.cluster.objectsOf(info).Get(ctx, info.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
+	live, err := p.cluster.live(ctx, info)
+	if err != nil {
+		return d, err
+	}
+	if live == nil {
 		d.Action = Create
 		_, d.After = shown(nil, o)
 		return d, nil
-	}
-	if err != nil {
-		return d, fmt.Errorf("looking for %s: %w", describe(info), p.cluster.explain(err))
 	}
 	if err := (&claim{cluster: p.cluster}).check(ctx, info, live, p.rendered); errors.Is(err, ErrOwned) {
 		d.Refusals = []Refusal{{Message: err.Error()}}

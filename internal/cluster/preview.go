@@ -188,9 +188,7 @@ func (p *preview) expect(objects []*unstructured.Unstructured) {
 		case schema.GroupKind{Kind: "Namespace"}:
 			p.spaces[o.GetName()] = true
 		case schema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}:
-			group, _, _ := unstructured.NestedString(o.Object, "spec", "group")
-			kind, _, _ := unstructured.NestedString(o.Object, "spec", "names", "kind")
-			p.brought[schema.GroupKind{Group: group, Kind: kind}] = true
+			p.brought[definedKind(o)] = true
 		}
 	}
 }
@@ -210,13 +208,11 @@ func (p *preview) unknown(o *unstructured.Unstructured, why error) Change {
 // object is what happens to one object of the new revision.
 func (p *preview) object(ctx context.Context, info *resource.Info, o *unstructured.Unstructured) (Change, error) {
 	change := Change{Kind: o.GetKind(), Namespace: info.Namespace, Name: info.Name}
-	live, err := p.cluster.objectsOf(info).Get(ctx, info.Name, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err):
-		live = nil
-	case err != nil:
-		return change, fmt.Errorf("looking for %s: %w", describe(info), p.cluster.explain(err))
-	case statesReplicas(o) && scaledElsewhere(live.GetManagedFields()):
+	live, err := p.cluster.live(ctx, info)
+	if err != nil {
+		return change, err
+	}
+	if live != nil && statesReplicas(o) && scaledElsewhere(live.GetManagedFields()) {
 		dropReplicas(o)
 	}
 	last := p.had[identity(info)]
@@ -292,17 +288,12 @@ func (p *preview) judge(change *Change, err error) error {
 
 // deletion is what happens to an object that the new revision does not have any more.
 func (p *preview) deletion(ctx context.Context, info *resource.Info) ([]Change, error) {
-	live, err := p.cluster.objectsOf(info).Get(ctx, info.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("looking for %s: %w", describe(info), p.cluster.explain(err))
+	live, err := p.cluster.live(ctx, info)
+	if live == nil {
+		return nil, err
 	}
 	change := Change{Kind: live.GetKind(), Namespace: info.Namespace, Name: info.Name, Action: Delete}
-	name, namespace := ownerOf(live)
-	taken := name != "" && (name != p.rendered.Name || namespace != p.rendered.Namespace) // by another release, see claim.spare
-	if taken || live.GetAnnotations()[kube.ResourcePolicyAnno] == kube.KeepPolicy {
+	if isOthers(live, p.rendered) || live.GetAnnotations()[kube.ResourcePolicyAnno] == kube.KeepPolicy {
 		change.Action = Keep
 		return []Change{change}, nil
 	}
@@ -468,6 +459,18 @@ func (c *Cluster) objectsOf(info *resource.Info) dynamic.ResourceInterface {
 		return client.Namespace(info.Namespace)
 	}
 	return client
+}
+
+// live reads an object; nil when there is none.
+func (c *Cluster) live(ctx context.Context, info *resource.Info) (*unstructured.Unstructured, error) {
+	o, err := c.objectsOf(info).Get(ctx, info.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("looking for %s: %w", describe(info), c.explain(err))
+	}
+	return o, nil
 }
 
 // parse reads the objects of a manifest; lists are taken apart. Whole numbers stay whole.

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,6 +70,17 @@ func (m Mark) labels(revision int) map[string]string {
 		put(labelUntil, strconv.FormatInt(m.Until.Unix(), 10))
 	}
 	return set
+}
+
+// on returns a record's labels with this mark of a revision in the place of any other. The labels themselves stay as they are.
+func (m Mark) on(set map[string]string, revision int) map[string]string {
+	marked := m.labels(revision)
+	for label, value := range set {
+		if !slices.Contains(ownLabels, label) {
+			marked[label] = value
+		}
+	}
+	return marked
 }
 
 // markOf reads the mark of one revision from its record's labels. Labels that were copied from another revision do not count.

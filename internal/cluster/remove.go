@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"helm.sh/helm/v4/pkg/release/common"
-	releasev1 "helm.sh/helm/v4/pkg/release/v1"
 	"helm.sh/helm/v4/pkg/storage/driver"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,31 +43,19 @@ func (c *Cluster) Remove(ctx context.Context, r Release, report func(string)) er
 // take makes the newest record one that this suite is uninstalling, and returns the namespace of the release's objects.
 func (s *store) take(r Record, by Mark) (namespace string, err error) {
 	name := recordName(r.Name, r.Revision)
-	got, err := s.Get(name)
+	rel, err := s.record(name)
 	if errors.Is(err, driver.ErrReleaseNotFound) {
 		return "", fmt.Errorf("record %s is gone: %w", name, ErrMoved)
 	}
 	if err != nil {
 		return "", fmt.Errorf("reading record %s: %w", name, err)
 	}
-	rel, ok := got.(*releasev1.Release)
-	if !ok {
-		return "", fmt.Errorf("unexpected record %T", got)
-	}
 	if s.secrets.version(name) != r.State {
 		return "", fmt.Errorf("record %s has changed since it was judged: %w", name, ErrMoved)
 	}
 	mark := r.Mark // what it is stays; who writes is this build
 	mark.Build, mark.Until, mark.Beats = by.Build, by.Until, true
-	if rel.Labels == nil {
-		rel.Labels = map[string]string{}
-	}
-	for _, label := range ownLabels {
-		delete(rel.Labels, label)
-	}
-	for label, value := range mark.labels(r.Revision) {
-		rel.Labels[label] = value
-	}
+	rel.Labels = mark.on(rel.Labels, r.Revision)
 	rel.Labels[labelRemoves] = "true"
 	rel.SetStatus(common.StatusUninstalling, "its HelmRelease is gone")
 	s.secrets.own = &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}} // becomes what is written
@@ -82,15 +69,14 @@ func (s *store) take(r Record, by Mark) (namespace string, err error) {
 func (s *store) leaveFailed(r Record, cause error) error {
 	name := recordName(r.Name, r.Revision)
 	was := s.secrets.version(name)
-	got, err := s.Get(name)
+	rel, err := s.record(name)
 	if errors.Is(err, driver.ErrReleaseNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	rel, ok := got.(*releasev1.Release)
-	if !ok || s.secrets.version(name) != was || rel.Info.Status != common.StatusUninstalling {
+	if s.secrets.version(name) != was || rel.Info.Status != common.StatusUninstalling {
 		return nil
 	}
 	delete(rel.Labels, labelRemoves)

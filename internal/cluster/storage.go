@@ -68,15 +68,7 @@ func (s *store) Create(key string, r release.Releaser) error {
 	if rel.Version != s.after+1 {
 		return fmt.Errorf("revision %d was planned on, %d is the newest now: %w", s.after, rel.Version-1, ErrMoved)
 	}
-	set := maps.Clone(rel.Labels)
-	if set == nil {
-		set = map[string]string{}
-	}
-	for _, name := range ownLabels {
-		delete(set, name)
-	}
-	maps.Copy(set, s.mark.labels(rel.Version))
-	rel.Labels = set
+	rel.Labels = s.mark.on(rel.Labels, rel.Version)
 	if s.rendered != nil {
 		s.rendered(rel, s.inFull())
 		return errRendered
@@ -117,11 +109,24 @@ func explainSize(rel *releasev1.Release, err error) error {
 
 // applyMethod is how the objects of a revision were applied: ssa, csa, or "" for one from before there was a choice.
 func (s *store) applyMethod(name string, revision int) (string, error) {
-	r, err := s.Get(recordName(name, revision))
+	r, err := s.record(recordName(name, revision))
 	if err != nil {
 		return "", s.cluster.explain(err)
 	}
-	return r.(*releasev1.Release).ApplyMethod, nil
+	return r.ApplyMethod, nil
+}
+
+// record reads the whole record under a name.
+func (s *store) record(name string) (*releasev1.Release, error) {
+	got, err := s.Get(name)
+	if err != nil {
+		return nil, err
+	}
+	rel, ok := got.(*releasev1.Release)
+	if !ok {
+		return nil, fmt.Errorf("unexpected record %T", got)
+	}
+	return rel, nil
 }
 
 // inFull are the revisions that were read in full.
@@ -150,11 +155,10 @@ func (s *store) Update(key string, r release.Releaser) error {
 		return fmt.Errorf("unexpected record %T", r)
 	}
 	if rel.Chart == nil && rel.Manifest == "" { // a record of which only the metadata was read: take its status over, not its emptiness
-		full, err := s.Get(key)
+		whole, err := s.record(key)
 		if err != nil {
 			return err
 		}
-		whole := full.(*releasev1.Release)
 		whole.Info.Status = rel.Info.Status
 		r = whole
 	}
@@ -247,11 +251,10 @@ func (s *store) full(o *metav1.PartialObjectMetadata) (*releasev1.Release, error
 	rel, ok := s.read[state]
 	s.mu.Unlock()
 	if !ok {
-		r, err := s.Get(o.Name)
-		if err != nil {
+		var err error
+		if rel, err = s.record(o.Name); err != nil {
 			return nil, err
 		}
-		rel = r.(*releasev1.Release)
 		s.mu.Lock()
 		s.read[state] = rel
 		s.mu.Unlock()

@@ -8,7 +8,6 @@ import (
 	"helm.sh/helm/v4/pkg/action"
 	"helm.sh/helm/v4/pkg/kube"
 	"helm.sh/helm/v4/pkg/release/common"
-	releasev1 "helm.sh/helm/v4/pkg/release/v1"
 )
 
 // Uninstall removes a release and waits until its objects are gone. after is the newest revision that the caller knows of.
@@ -48,11 +47,10 @@ func (c *Cluster) Test(ctx context.Context, r Release, revision int, ignore bool
 		return err
 	}
 	name := recordName(r.Name, revision)
-	got, getting := s.Get(name)
+	rel, getting := s.record(name)
 	if getting != nil {
 		return fmt.Errorf("%w; reading record %s: %w", err, name, c.explain(getting))
 	}
-	rel := got.(*releasev1.Release)
 	rel.SetStatus(common.StatusFailed, "tests failed")
 	if marking := s.Secrets.Update(name, rel); marking != nil {
 		return fmt.Errorf("%w; marking record %s as failed: %w", err, name, c.explain(marking))

@@ -20,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/cli-runtime/pkg/resource"
-	"k8s.io/client-go/dynamic"
 )
 
 // retryPause is the time between two attempts to open a watch.
@@ -137,7 +136,7 @@ func (w *waiter) one(ctx context.Context, info *resource.Info, applied *unstruct
 // follow watches the object, and its pods where it has any, until it is ready (true), until there is no hope (an error), or until the
 // watch ends (neither).
 func (w *waiter) follow(ctx context.Context, info *resource.Info, applied *unstructured.Unstructured, v *view, j judge, tell func(string)) (bool, error) {
-	objects, err := w.client(info).Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", info.Name).String()})
+	objects, err := w.cluster.objectsOf(info).Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", info.Name).String()})
 	if err != nil {
 		return false, w.refused("watching "+describe(info), err)
 	}
@@ -378,7 +377,7 @@ func podSelector(o *unstructured.Unstructured) string {
 
 // gone waits until the object does not exist.
 func (w *waiter) gone(ctx context.Context, info *resource.Info) error {
-	client := w.client(info)
+	client := w.cluster.objectsOf(info)
 	byName := fields.OneTermEqualSelector("metadata.name", info.Name).String()
 	for {
 		o, err := client.Get(ctx, info.Name, metav1.GetOptions{})
@@ -401,10 +400,6 @@ func (w *waiter) gone(ctx context.Context, info *resource.Info) error {
 		}
 		events.Stop()
 	}
-}
-
-func (w *waiter) client(info *resource.Info) dynamic.ResourceInterface {
-	return w.cluster.objectsOf(info)
 }
 
 func asUnstructured(o runtime.Object) (*unstructured.Unstructured, error) {
