@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
@@ -89,26 +89,17 @@ func (t *task) corrects() bool {
 // lookForDrift looks at the chosen releases, CONCURRENCY at a time, and returns what has drifted as text for people. A release that cannot be
 // looked at stays unchanged, with the reason: it is not this run's work.
 func (r *rollout) lookForDrift(ctx context.Context, tasks []*task) string {
-	slots := make(chan struct{}, r.concurrency)
-	var wg sync.WaitGroup
-	for _, t := range tasks {
-		if t.drift == nil {
-			continue
+	watched := slices.DeleteFunc(slices.Clone(tasks), func(t *task) bool { return t.drift == nil })
+	sideBySide(r.concurrency, watched, func(t *task) {
+		if err := r.lookAt(ctx, t); err != nil {
+			t.drift.correct = false
+			t.reason = "drift unknown: " + t.release.secrets.text(err.Error())
+			r.log.Warn("drift is unknown", "release", t.release.String(), "reason", t.reason)
 		}
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			if err := r.lookAt(ctx, t); err != nil {
-				t.drift.correct = false
-				t.reason = "drift unknown: " + t.release.secrets.text(err.Error())
-				r.log.Warn("drift is unknown", "release", t.release.String(), "reason", t.reason)
-			}
-		})
-	}
-	wg.Wait()
+	})
 	var text strings.Builder
-	for _, t := range tasks {
-		if t.drift != nil && t.drift.report != nil {
+	for _, t := range watched {
+		if t.drift.report != nil {
 			fmt.Fprintf(&text, "# drift of %s, account %s, revision %d: from what is live to what was deployed\n%s", t.release, orDash(t.release.account), t.newest.Revision, t.drift.diff)
 		}
 	}
@@ -157,14 +148,10 @@ func (r *rollout) correct(ctx context.Context, log *slog.Logger, work *step.Work
 		var on *cluster.Cluster
 		if on, err = r.clusterOf(t.release); err == nil {
 			log.Info("correcting", "drift", strings.TrimPrefix(t.reason, "drift: "))
-			err = on.Correct(ctx, rel, t.drift.found, func(text string) {
-				text = t.release.secrets.text(text)
-				log.Info("waiting", "for", text)
-				work.Now(text)
-			})
+			err = on.Correct(ctx, rel, t.drift.found, t.release.progress(log, work))
 		}
 	}
-	line.Seconds = float64(time.Since(began).Round(10*time.Millisecond)) / float64(time.Second)
+	line.Seconds = secondsSince(began)
 	if err != nil {
 		line.Log = tellLog(log, err, t.release.secrets)
 		line.State, line.Reason = failed, t.reason+"; correcting it failed: "+t.release.secrets.text(err.Error())

@@ -66,11 +66,7 @@ type patchOfFlux struct {
 // fluxKustomizations finds the Kustomizations below folder that build from this repo.
 func fluxKustomizations(repo *source, folder string) (list []*fluxKustomization) {
 	elsewhere := map[objectName]bool{} // GitRepositories that are other repositories
-	charts := chartFolders(repo.names)
-	for _, file := range repo.names {
-		if !isYAML(file) || !within(file, folder) || inAny(file, charts) || strings.HasPrefix(path.Base(file), ".") {
-			continue
-		}
+	for file := range repo.manifests(folder) {
 		text, err := repo.read(file)
 		if err != nil || len(text) > maxManifest || !bytes.Contains(text, []byte(fluxGroup)) && !bytes.Contains(text, []byte(gitRepository)) {
 			continue

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"path"
 	"reflect"
 	"slices"
@@ -17,15 +15,11 @@ import (
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	"go.yaml.in/yaml/v3"
 	"helm.sh/helm/v4/pkg/chart/v2/util"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/json"
 	k8syaml "sigs.k8s.io/yaml"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/cluster"
 )
-
-// maxManifest bounds, in bytes, a file that is parsed.
-const maxManifest = 4 << 20
 
 // wanted is one HelmRelease of the config repo: what should stand in the cluster.
 type wanted struct {
@@ -85,15 +79,14 @@ func readReleases(repo *source, folder, accountLabel string) ([]*wanted, error) 
 	var (
 		list     []*wanted
 		problems []error
-		charts   = chartFolders(repo.names)
 		from     = sources{}
 	)
 	built, err := readKustomized(repo, folder)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range repo.names {
-		if !within(name, folder) || !isYAML(name) || inAny(name, charts) || strings.HasPrefix(path.Base(name), ".") || built.parts[name] {
+	for name := range repo.manifests(folder) {
+		if built.parts[name] {
 			continue
 		}
 		text, err := repo.read(name)
@@ -150,13 +143,9 @@ func readManifests(file string, text []byte, accountLabel string, from sources) 
 		return nil, fmt.Errorf("%s is larger than %d MiB", file, maxManifest>>20)
 	}
 	var list []*wanted
-	// The reader loses an unterminated last line of certain lengths (helm#32506).
-	documents := utilyaml.NewYAMLReader(bufio.NewReader(io.MultiReader(bytes.NewReader(text), strings.NewReader("\n"))))
-	for n := 1; ; n++ {
-		doc, err := documents.Read()
-		if errors.Is(err, io.EOF) {
-			return list, nil
-		}
+	n := 0
+	for doc, err := range documents(text) {
+		n++
 		if err != nil {
 			return nil, fmt.Errorf("%s, document %d: %w", file, n, err)
 		}
@@ -187,6 +176,7 @@ func readManifests(file string, text []byte, accountLabel string, from sources) 
 			list = append(list, w)
 		}
 	}
+	return list, nil
 }
 
 // readRelease reads one HelmRelease, given as YAML and as the JSON made of it.
@@ -426,34 +416,4 @@ func (w *wanted) addFault(text string) {
 		text = w.fault + "; " + text
 	}
 	w.fault = text
-}
-
-func isYAML(name string) bool {
-	return path.Ext(name) == ".yaml" || path.Ext(name) == ".yml"
-}
-
-// within reports whether a file lies below a folder of the repo; "." is the root.
-func within(name, folder string) bool {
-	folder = path.Clean(folder)
-	return folder == "." || strings.HasPrefix(name, folder+"/")
-}
-
-func inAny(name string, folders map[string]bool) bool {
-	for dir := path.Dir(name); dir != "." && dir != "/"; dir = path.Dir(dir) {
-		if folders[dir] {
-			return true
-		}
-	}
-	return false
-}
-
-// chartFolders lists the folders that hold a chart: their YAML files are templates.
-func chartFolders(names []string) map[string]bool {
-	folders := map[string]bool{}
-	for _, name := range names {
-		if path.Base(name) == "Chart.yaml" {
-			folders[path.Dir(name)] = true
-		}
-	}
-	return folders
 }

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"path"
 	"slices"
@@ -14,7 +11,6 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/kustomize/api/resmap"
 	kresource "sigs.k8s.io/kustomize/api/resource"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
@@ -337,14 +333,13 @@ func (m marks) on(w *wanted) bool {
 
 // documentsOf are the documents of a file as JSON; what cannot be read is left out.
 func documentsOf(text []byte) (list [][]byte) {
-	documents := utilyaml.NewYAMLReader(bufio.NewReader(io.MultiReader(bytes.NewReader(text), strings.NewReader("\n"))))
-	for {
-		doc, err := documents.Read()
+	for doc, err := range documents(text) {
 		if err != nil {
-			return list
+			break
 		}
 		if raw, err := k8syaml.YAMLToJSON(doc); err == nil {
 			list = append(list, raw)
 		}
 	}
+	return list
 }

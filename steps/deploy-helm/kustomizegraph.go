@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -15,7 +12,6 @@ import (
 	"strings"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	kustomize "sigs.k8s.io/kustomize/api/types"
 	k8syaml "sigs.k8s.io/yaml"
 )
@@ -45,9 +41,8 @@ type kustomizationFiles map[string]*kustomizationFile
 
 func readKustomizations(repo *source) kustomizationFiles {
 	found := kustomizationFiles{}
-	charts := chartFolders(repo.names)
 	for _, name := range repo.names {
-		if !slices.Contains(kustomizationNames, path.Base(name)) || inAny(name, charts) {
+		if !slices.Contains(kustomizationNames, path.Base(name)) || repo.inChart(name) {
 			continue
 		}
 		f := &kustomizationFile{name: name}
@@ -462,12 +457,7 @@ func contentsOf(text []byte) *contents {
 		c.text, c.err = nil, fmt.Errorf("larger than %d MiB", maxManifest>>20)
 		return c
 	}
-	documents := utilyaml.NewYAMLReader(bufio.NewReader(io.MultiReader(bytes.NewReader(text), strings.NewReader("\n"))))
-	for {
-		doc, err := documents.Read()
-		if errors.Is(err, io.EOF) {
-			return c
-		}
+	for doc, err := range documents(text) {
 		var raw []byte
 		if err == nil {
 			raw, err = k8syaml.YAMLToJSON(doc)
@@ -485,6 +475,7 @@ func contentsOf(text []byte) *contents {
 			c.flux = c.flux || group == fluxGroup && o.Kind == "Kustomization"
 		}
 	}
+	return c
 }
 
 // head is what tells what an object is; kustomize takes lists apart.
@@ -498,9 +489,9 @@ type head struct {
 func (w *walker) generated(dir string) *kustomizationFile {
 	f := &kustomizationFile{name: path.Join(dir, kustomizationNames[0]), plain: true}
 	f.k.FixKustomization()
-	charts := chartFolders(w.repo.names)
+	listed := "" // the names are sorted, so that those below one folder follow each other
 	for _, name := range w.repo.names {
-		if !within(name, dir) || inAny(name, charts) {
+		if !within(name, dir) || w.repo.inChart(name) {
 			continue
 		}
 		short := name
@@ -514,7 +505,8 @@ func (w *walker) generated(dir string) *kustomizationFile {
 				break
 			}
 		}
-		if (isYAML(name) || short != strings.Join(parts, "/")) && !slices.Contains(f.k.Resources, short) {
+		if (isYAML(name) || short != strings.Join(parts, "/")) && short != listed {
+			listed = short
 			f.k.Resources = append(f.k.Resources, short)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/cluster"
 	"github.com/deepdesk/cloudbuild-steps/internal/step"
@@ -39,24 +38,14 @@ func (o Object) String() string { return o.Kind + " " + o.Name }
 // does not exist when the later ones are tried.
 func (r *rollout) preview(ctx context.Context, tasks []*task) []Release {
 	report := make([]Release, len(tasks))
-	slots := map[string]chan struct{}{}
-	var wg sync.WaitGroup
+	var open []int
 	for i, t := range tasks {
 		report[i] = t.line()
-		if t.state != "" {
-			continue
+		if t.state == "" {
+			open = append(open, i)
 		}
-		if slots[t.release.cluster] == nil {
-			slots[t.release.cluster] = make(chan struct{}, r.concurrency)
-		}
-		slot := slots[t.release.cluster]
-		wg.Go(func() {
-			slot <- struct{}{}
-			defer func() { <-slot }()
-			r.previewOne(ctx, t, &report[i])
-		})
 	}
-	wg.Wait()
+	inClusters(r.concurrency, open, func(i int) string { return tasks[i].release.cluster }, func(i int) { r.previewOne(ctx, tasks[i], &report[i]) })
 	return report
 }
 

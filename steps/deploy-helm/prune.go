@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/cluster"
@@ -63,31 +62,22 @@ func reportOrphans(orphans []*orphan, prune, dryRun bool) []Release {
 // prune removes the orphans that nothing speaks for, side by side, when everything that is wanted runs.
 func (r *rollout) prune(ctx context.Context, orphans []*orphan, tasks []*task, deployments []Release) []Release {
 	holdUnhealthy(orphans, tasks, deployments)
-	report := make([]Release, len(orphans))
-	slots := map[string]chan struct{}{}
-	var wg sync.WaitGroup
+	report := reportOrphans(orphans, true, false)
+	var going []int
 	for i, o := range orphans {
-		if o.keep != "" {
-			report[i] = reportOrphans([]*orphan{o}, true, false)[0]
-			continue
+		if o.keep == "" {
+			going = append(going, i)
 		}
-		if slots[o.cluster] == nil {
-			slots[o.cluster] = make(chan struct{}, r.concurrency)
-		}
-		slot := slots[o.cluster]
-		wg.Go(func() {
-			slot <- struct{}{}
-			defer func() { <-slot }()
-			began := time.Now()
-			log := r.log.With("release", o.String())
-			work := r.working(o.String() + " is removed")
-			defer work.End()
-			report[i] = r.remove(ctx, log, o)
-			report[i].Seconds = float64(time.Since(began).Round(10*time.Millisecond)) / float64(time.Second)
-			r.say(log, report[i])
-		})
 	}
-	wg.Wait()
+	inClusters(r.concurrency, going, func(i int) string { return orphans[i].cluster }, func(i int) {
+		o, began := orphans[i], time.Now()
+		log := r.log.With("release", o.String())
+		work := r.working(o.String() + " is removed")
+		defer work.End()
+		report[i] = r.remove(ctx, log, o)
+		report[i].Seconds = secondsSince(began)
+		r.say(log, report[i])
+	})
 	return report
 }
 

@@ -66,27 +66,13 @@ func (m *memo[T]) get(key string, ask func() (T, error)) (T, error) {
 	return answer()
 }
 
-// sideBySide calls f for each, a few at a time.
-func sideBySide[T any](list []T, f func(T)) {
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, maxFetches)
-	for _, item := range list {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			f(item)
-		})
-	}
-	wg.Wait()
-}
-
 // resolve finds out which chart each release means, of those that have one outside the config repo and may be deployed. A chart that cannot
 // be found is the fault of the releases that use it.
 func (r *remoteCharts) resolve(ctx context.Context, list []*wanted, c circumstances) {
 	list = slices.DeleteFunc(slices.Clone(list), func(w *wanted) bool {
 		return w.remote == nil || w.fault != "" || w.suspended || c.wave(c.channel(w)) < 0
 	})
-	sideBySide(list, func(w *wanted) {
+	sideBySide(maxFetches, list, func(w *wanted) {
 		key := strings.Join([]string{r.asked(w), w.remote.name, w.remote.version}, "\n")
 		chart, err := r.charts.get(key, func() (*chartFiles, error) { return r.find(ctx, w) })
 		if w.chart = chart; err != nil {
@@ -405,7 +391,7 @@ func fetchCharts(ctx context.Context, tasks []*task) {
 			list = append(list, t)
 		}
 	}
-	sideBySide(list, func(t *task) {
+	sideBySide(maxFetches, list, func(t *task) {
 		w := t.release
 		err := w.chart.fetch(ctx)
 		if err == nil && len(w.valuesFiles) > 0 {

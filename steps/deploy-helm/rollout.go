@@ -163,14 +163,14 @@ func (r *rollout) release(ctx, deploying context.Context, t *task) Release {
 	for n := 1; ; n++ {
 		if !r.vacant(deploying, log, t) {
 			line := t.line()
-			line.Seconds = float64(time.Since(began).Round(10*time.Millisecond)) / float64(time.Second)
+			line.Seconds = secondsSince(began)
 			r.say(log, line)
 			return line
 		}
 		line := t.line()
 		line.Revision, line.State, line.Reason = r.once(ctx, deploying, log, work, t, &line)
 		line.Reason = t.release.secrets.text(line.Reason)
-		line.Seconds = float64(time.Since(began).Round(10*time.Millisecond)) / float64(time.Second)
+		line.Seconds = secondsSince(began)
 		if line.State != moved || n == attempts {
 			if line.State == moved {
 				line.State, line.lost = failed, true
@@ -211,11 +211,7 @@ func (r *rollout) once(ctx, deploying context.Context, log *slog.Logger, work *s
 	}
 	line.Chart = rel.Chart.Name() + "-" + rel.Chart.Metadata.Version
 	log.Info("started", "from", line.From, "to", line.To, "chart", line.Chart)
-	report := func(text string) {
-		text = w.secrets.text(text)
-		log.Info("waiting", "for", text)
-		work.Now(text)
-	}
+	report := w.progress(log, work)
 	revision, err = on.Deploy(deploying, rel, report)
 	if err == nil && w.settings.test {
 		reason, err = r.test(deploying, log, on, w, rel, revision, report)
@@ -262,6 +258,20 @@ func (r *rollout) toDeploy(t *task) (cluster.Release, error) {
 	return rel, nil
 }
 
+// progress returns what is told of a release that is being waited for: it goes into the log, and to a terminal.
+func (w *wanted) progress(log *slog.Logger, work *step.Work) func(string) {
+	return func(text string) {
+		text = w.secrets.text(text)
+		log.Info("waiting", "for", text)
+		work.Now(text)
+	}
+}
+
+// secondsSince is how long something took, to the hundredth.
+func secondsSince(began time.Time) float64 {
+	return float64(time.Since(began).Round(10*time.Millisecond)) / float64(time.Second)
+}
+
 func stateOf(err error) string {
 	if errors.Is(err, cluster.ErrMoved) {
 		return moved
@@ -288,10 +298,9 @@ func (r *rollout) replan(ctx context.Context, t *task) (done bool) {
 		t.state, t.reason = failed, err.Error()
 		return true
 	}
-	again, refusals := makePlan([]*wanted{t.release}, circumstances{
-		states: map[cluster.Key]cluster.State{t.release.key: state}, inventory: r.plan.inventory, decisions: r.plan.decisions, waves: r.plan.waves, requireDecision: r.plan.requireDecision,
-		build: r.plan.build, now: time.Now(), longest: r.plan.longest,
-	})
+	now := r.plan
+	now.states, now.now = map[cluster.Key]cluster.State{t.release.key: state}, time.Now()
+	again, refusals := makePlan([]*wanted{t.release}, now)
 	*t = *again[0]
 	if len(refusals) > 0 {
 		t.state, t.reason = failed, refusals[0]

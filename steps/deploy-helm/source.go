@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	k8syaml "sigs.k8s.io/yaml"
@@ -33,6 +34,9 @@ type source struct {
 	committed time.Time // zero when it is not known
 	// tip asks which commit the branch is at now; nil for a local folder.
 	tip func(context.Context) (string, error)
+
+	findCharts sync.Once
+	charts     map[string]bool // folders that hold one; see inChart
 }
 
 // has reports whether the repo holds this file.
@@ -51,7 +55,7 @@ func (s *source) manifest(kind, namespace, name string) string {
 		if err != nil || len(text) > maxManifest || !bytes.Contains(text, []byte(name)) {
 			continue
 		}
-		for doc := range bytes.SplitSeq(text, []byte("\n---")) {
+		for doc := range documents(text) {
 			var o struct {
 				Kind     string
 				Metadata struct{ Name, Namespace string }

@@ -164,9 +164,9 @@ func (s sources) elsewhere(repo *source, folder string, parts map[string]bool, l
 	}) {
 		return
 	}
-	charts, outside := chartFolders(repo.names), sources{}
+	outside := sources{}
 	for _, name := range repo.names {
-		if within(name, folder) || !isYAML(name) || inAny(name, charts) || parts[name] {
+		if within(name, folder) || !isYAML(name) || repo.inChart(name) || parts[name] {
 			continue
 		}
 		if text, err := repo.read(name); err == nil && concerns(text) {

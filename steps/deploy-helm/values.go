@@ -5,15 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
-	"sync"
 
 	helmv2 "github.com/fluxcd/helm-controller/api/v2"
 	"helm.sh/helm/v4/pkg/chart/common"
+	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/strvals"
 )
 
-// maxReads bounds how many objects are read from one cluster at the same time.
+// maxReads bounds how many objects are read from clusters at the same time.
 const maxReads = 8
 
 // referent is a ConfigMap or a Secret that a valuesFrom names, in the cluster that the release goes to.
@@ -46,21 +47,14 @@ func resolveValues(ctx context.Context, t *targets, repo *source, list []*wanted
 			contents[w.referentOf(ref)] = &content{}
 		}
 	}
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, maxReads)
-	for r, c := range contents {
-		on := t.found[r.cluster].cluster
+	sideBySide(maxReads, slices.Collect(maps.Keys(contents)), func(r referent) {
+		c, on := contents[r], t.found[r.cluster].cluster
 		if on == nil {
 			c.err = errors.New("the release has no cluster")
-			continue
+			return
 		}
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			c.data, c.err = on.Data(ctx, r.kind, r.namespace, r.name)
-		})
-	}
-	wg.Wait()
+		c.data, c.err = on.Data(ctx, r.kind, r.namespace, r.name)
+	})
 	for _, w := range needing {
 		if err := w.resolve(contents, repo); err != nil {
 			w.addFault(err.Error())
@@ -125,7 +119,7 @@ func (w *wanted) merge(contents map[referent]*content, repo *source, public bool
 			w.secrets.add(value, ref.TargetPath == "")
 		}
 		if ref.TargetPath != "" {
-			result = mergeMaps(result, inline)
+			result = loader.MergeMaps(result, inline)
 			if err := setPath(result, ref, string(value)); err != nil {
 				if isSecret {
 					return nil, what("has a value under %q that cannot be set at targetPath %q", ref.GetValuesKey(), ref.TargetPath)
@@ -141,25 +135,9 @@ func (w *wanted) merge(contents map[referent]*content, repo *source, public bool
 		if err != nil {
 			return nil, what("holds no YAML map under %q: %v", ref.GetValuesKey(), err)
 		}
-		result = mergeMaps(result, values)
+		result = loader.MergeMaps(result, values)
 	}
-	return mergeMaps(result, inline), nil
-}
-
-// mergeMaps merges b over a, as fluxcd/pkg/chartutil MergeMaps does.
-func mergeMaps(a, b map[string]any) map[string]any {
-	out := make(map[string]any, len(a))
-	maps.Copy(out, a)
-	for k, v := range b {
-		if v, ok := v.(map[string]any); ok {
-			if bv, ok := out[k].(map[string]any); ok {
-				out[k] = mergeMaps(bv, v)
-				continue
-			}
-		}
-		out[k] = v
-	}
-	return out
+	return loader.MergeMaps(result, inline), nil
 }
 
 // literally escapes what Helm's --set gives a meaning to.
