@@ -237,11 +237,7 @@ func (c *comparison) match(ctx context.Context, s *side) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		files, err := c.files(c.parentOf(id), id)
-		if err != nil {
-			return err
-		}
-		patch, err := c.patch(files)
+		patch, err := c.patchOf(id)
 		if err != nil {
 			return err
 		}
@@ -251,11 +247,7 @@ func (c *comparison) match(ctx context.Context, s *side) error {
 		return nil
 	}
 	for _, id := range s.left {
-		files, err := c.files(c.parentOf(id), id)
-		if err != nil {
-			return err
-		}
-		patch, err := c.patch(files)
+		patch, err := c.patchOf(id)
 		if err != nil {
 			return err
 		}
@@ -270,6 +262,15 @@ func (c *comparison) match(ctx context.Context, s *side) error {
 	patch, err := c.patch(whole)
 	s.squashed = theirs[patch]
 	return err
+}
+
+// patchOf is the patch id of what one commit changes.
+func (c *comparison) patchOf(id commits.ID) (commits.PatchID, error) {
+	files, err := c.files(c.parentOf(id), id)
+	if err != nil {
+		return commits.PatchID{}, err
+	}
+	return c.patch(files)
 }
 
 // together is the difference that a squash merge of the head would make.

@@ -225,19 +225,6 @@ func (p *pack) start() error {
 	return p.zlib.(zlib.Resetter).Reset(&p.in, nil)
 }
 
-// end makes sure that an object is no longer than it claims. The decompressor compares its checksum on the way.
-func (p *pack) end() error {
-	var more [1]byte
-	switch n, err := p.zlib.Read(more[:]); {
-	case n > 0:
-		return errors.New("an object is longer than it claims")
-	case errors.Is(err, io.EOF):
-		return nil
-	default:
-		return err
-	}
-}
-
 // bytes returns the bytes of the object whose header was read last.
 func (p *pack) bytes(size int64) ([]byte, error) {
 	if size > maxObject {
@@ -257,7 +244,7 @@ func (p *pack) skip(size int64) error {
 	if _, err := io.CopyN(io.Discard, p.zlib, size); err != nil {
 		return err
 	}
-	return p.end()
+	return atEnd(p.zlib)
 }
 
 // object returns the object that begins at an offset, with its deltas applied.

@@ -6,9 +6,7 @@ import (
 	"crypto/sha1" //nolint:gosec // Git ends packs with it
 	"encoding/binary"
 	"fmt"
-	"runtime"
-	"sync"
-	"sync/atomic"
+	"iter"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/storage/memory"
@@ -17,26 +15,21 @@ import (
 // packObjects makes a pack of objects that the storage has, each as a whole: what a change consists of is small, and looking for deltas would
 // take longer than sending it.
 func packObjects(s *memory.Storage, ids []plumbing.Hash) ([]byte, error) {
-	var (
-		workers sync.WaitGroup
-		next    atomic.Int64
-		parts   = make([][]byte, len(ids))
-		errs    = make([]error, len(ids))
-	)
-	for range runtime.GOMAXPROCS(0) {
-		workers.Go(func() {
-			z := zlib.NewWriter(nil) // one for all objects: it is large
-			for i := int(next.Add(1)) - 1; i < len(ids); i = int(next.Add(1)) - 1 {
-				parts[i], errs[i] = packObject(s, ids[i], z)
+	parts := make([][]byte, len(ids))
+	err := onAllProcessors(len(ids), func(numbers iter.Seq[int]) (err error) {
+		z := zlib.NewWriter(nil) // one for many objects: it is large
+		for i := range numbers {
+			if parts[i], err = packObject(s, ids[i], z); err != nil {
+				return err
 			}
-		})
-	}
-	workers.Wait()
-	pack := binary.BigEndian.AppendUint32([]byte("PACK\x00\x00\x00\x02"), uint32(len(ids))) //nolint:gosec // bounded by MaxEntries
-	for i, part := range parts {
-		if errs[i] != nil {
-			return nil, errs[i]
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	pack := binary.BigEndian.AppendUint32([]byte("PACK\x00\x00\x00\x02"), uint32(len(ids))) //nolint:gosec // bounded by MaxEntries
+	for _, part := range parts {
 		pack = append(pack, part...)
 	}
 	sum := sha1.Sum(pack) //nolint:gosec // as above

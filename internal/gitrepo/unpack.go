@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"iter"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -244,14 +245,19 @@ func inflate(r io.Reader, size int64) ([]byte, error) {
 		}
 		data = append(data, make([]byte, min(size-int64(read), int64(read)))...)
 	}
+	return data, atEnd(r)
+}
+
+// atEnd makes sure that an object is no longer than it claims.
+func atEnd(r io.Reader) error {
 	var more [1]byte
 	switch n, err := r.Read(more[:]); {
 	case n > 0:
-		return nil, errors.New("an object is longer than it claims")
+		return errors.New("an object is longer than it claims")
 	case errors.Is(err, io.EOF):
-		return data, nil
+		return nil
 	default:
-		return nil, err
+		return err
 	}
 }
 
@@ -287,23 +293,36 @@ func (u *unpacking) makeDeltas() error {
 			families = append(families, &family{&stored{id, o.Type(), base}, list})
 		}
 	}
-	var (
-		workers sync.WaitGroup
-		next    atomic.Int64
-		failed  = make([]error, runtime.GOMAXPROCS(0))
-	)
-	for w := range failed {
-		workers.Go(func() {
-			for i := int(next.Add(1)) - 1; i < len(families) && failed[w] == nil; i = int(next.Add(1)) - 1 {
-				failed[w] = u.makeFamily(families[i])
+	err := onAllProcessors(len(families), func(numbers iter.Seq[int]) error {
+		for i := range numbers {
+			if err := u.makeFamily(families[i]); err != nil {
+				return err
 			}
-		})
-	}
-	workers.Wait()
-	if err := errors.Join(failed...); err != nil {
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	return u.missing()
+}
+
+// onAllProcessors runs work on each processor. Together they are given the numbers below n, each number once.
+func onAllProcessors(n int, work func(numbers iter.Seq[int]) error) error {
+	var (
+		workers sync.WaitGroup
+		next    atomic.Int64
+		errs    = make([]error, runtime.GOMAXPROCS(0))
+	)
+	numbers := func(yield func(int) bool) {
+		for i := int(next.Add(1)) - 1; i < n && yield(i); i = int(next.Add(1)) - 1 {
+		}
+	}
+	for w := range errs {
+		workers.Go(func() { errs[w] = work(numbers) })
+	}
+	workers.Wait()
+	return errors.Join(errs...)
 }
 
 // family is an object and the deltas that are made of it.

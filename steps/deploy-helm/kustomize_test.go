@@ -413,3 +413,20 @@ func TestAKustomizationWhosePathIsMissingKeepsOrphans(t *testing.T) {
 		}
 	}
 }
+
+// Flux's documentation of spec.path ("Generate kustomization.yaml"): without one, the folder's manifests are listed, and of a folder below that
+// has one, the folder, once.
+func TestAFolderWithoutAKustomizationListsWhatIsBelowIt(t *testing.T) {
+	files := map[string]string{
+		"apps/a.yaml": "{}", "apps/b/one.yaml": "{}", "apps/b/two.yaml": "{}", "apps/c/kustomization.yaml": "resources: [one.yaml, d]\n", "apps/c/one.yaml": "{}",
+		"apps/c/d/kustomization.yaml": "resources: [three.yaml]\n", "apps/c/d/three.yaml": "{}", "apps/c-note.yaml": "{}", "apps/chart/Chart.yaml": "name: x\n",
+		"apps/chart/templates/x.yaml": "{}", "apps/readme.md": "", "other/z.yaml": "{}",
+	}
+	repo := &source{names: slices.Sorted(maps.Keys(files)), read: func(name string) ([]byte, error) { return []byte(files[name]), nil }}
+	w := &walker{repo: repo, all: readKustomizations(repo)}
+	want := []string{"a.yaml", "b/one.yaml", "b/two.yaml", "c", "c-note.yaml"}
+	got := slices.Sorted(slices.Values(w.generated("apps").k.Resources))
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
