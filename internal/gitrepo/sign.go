@@ -32,8 +32,11 @@ func (k SigningKey) IsZero() bool { return k.ssh == nil && k.openPGP == nil }
 const passphrase = "the key is protected with a passphrase, which nobody can type in a build: give a key without one, and keep it as a secret"
 
 // ParseSigningKey reads a private key: an OpenPGP one in ASCII armor (gpg --armor --export-secret-keys), or an SSH one as ssh-keygen
-// writes it (Ed25519, ECDSA or RSA). The error never repeats any of the text.
+// writes it (Ed25519, ECDSA or RSA). No text is no key. The error never repeats any of the text.
 func ParseSigningKey(text secret.Text) (SigningKey, error) {
+	if text.IsZero() {
+		return SigningKey{}, nil
+	}
 	raw := []byte(text.Reveal() + "\n") // secret.Text drops the line break at the end, which OpenSSH's format needs
 	if !bytes.HasPrefix(raw, []byte("-----BEGIN ")) {
 		return SigningKey{}, errors.New("it does not begin with -----BEGIN: want an OpenPGP private key in ASCII armor, or an SSH private key")

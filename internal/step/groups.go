@@ -105,6 +105,24 @@ func (c ConfigRepo) checkGroup(f *Faults) {
 	}
 }
 
+// InsideRepo reports whether a path can only lead to something in the config repo: it is relative, has no "..", and is no URL.
+func InsideRepo(path string) bool {
+	return !strings.HasPrefix(path, "/") && !strings.Contains("/"+path+"/", "/../") && !strings.Contains(path, "://")
+}
+
+// Inside adds a fault unless a variable's path leads to something in the config repo.
+func (f *Faults) Inside(name, path string) {
+	if !InsideRepo(path) {
+		f.Add(name, "%q is not inside the config repo: want a relative path without ..", path)
+	}
+}
+
+// IsURL reports whether a location is an http or https address and no path. ACCOUNTS may be one: then a service has the inventory, and the
+// config repo has none. With automapSubstitutions every step sees gate-uat's.
+func IsURL(location string) bool {
+	return strings.HasPrefix(location, "https://") || strings.HasPrefix(location, "http://")
+}
+
 // Registry is the group of variables for the service's image.
 type Registry struct {
 	Image    Image    `env:"IMAGE" doc:"registry repository of the service's image, without a tag"`

@@ -31,6 +31,13 @@ func (f *Faults) Add(name, format string, args ...any) {
 	f.list = append(f.list, fault{name, fmt.Sprintf(format, args...)})
 }
 
+// Reject adds the fault that err is, if it is one. The format holds a %v for it.
+func (f *Faults) Reject(name, format string, err error) {
+	if err != nil {
+		f.Add(name, format, err)
+	}
+}
+
 func (f *Faults) cannotRead(name string) {
 	if f.malformed == nil {
 		f.malformed = map[string]bool{}

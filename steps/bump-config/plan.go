@@ -251,7 +251,7 @@ func (p *plan) gate(policies map[string]tracked) (gate, error) {
 		decided = decided || open && t.target.decision != nil
 		needed = needed || open && t.target.decision == nil
 	}
-	if !decided && !needed || p.in.inventoryElsewhere() {
+	if !decided && !needed || step.IsURL(p.in.Accounts) {
 		return g, nil
 	}
 	name := path.Join(p.in.ConfigPath, p.in.Accounts)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"path"
 	"strings"
 	"time"
 
@@ -59,24 +58,15 @@ func (in In) Check(f *step.Faults) {
 			f.Add("POLICIES", "%q does not name a policy: want namespace:name", id)
 		}
 	}
-	for _, v := range []struct{ name, path string }{{"ACCOUNTS", in.Accounts}, {"DECISIONS_PATH", in.DecisionsPath}, {"HOLDS", in.Holds}} {
-		if v.name == "ACCOUNTS" && in.inventoryElsewhere() {
-			continue // gate-uat's; with automapSubstitutions every step sees it
-		}
-		if path.IsAbs(v.path) || strings.Contains("/"+v.path+"/", "/../") || strings.Contains(v.path, "://") {
-			f.Add(v.name, "%q is not inside the config repo: want a relative path without ..", v.path)
-		}
+	if !step.IsURL(in.Accounts) {
+		f.Inside("ACCOUNTS", in.Accounts)
 	}
-	for _, v := range []struct{ name, text string }{{"COMMIT_AUTHOR", in.CommitAuthor}, {"COMMIT_EMAIL", in.CommitEmail}} {
-		if err := gitrepo.CheckSignature(v.text); err != nil {
-			f.Add(v.name, "%v", err)
-		}
-	}
-	if !in.SigningKey.IsZero() {
-		if _, err := gitrepo.ParseSigningKey(in.SigningKey); err != nil {
-			f.Add("SIGNING_KEY", "is wrong: %v", err)
-		}
-	}
+	f.Inside("DECISIONS_PATH", in.DecisionsPath)
+	f.Inside("HOLDS", in.Holds)
+	f.Reject("COMMIT_AUTHOR", "%v", gitrepo.CheckSignature(in.CommitAuthor))
+	f.Reject("COMMIT_EMAIL", "%v", gitrepo.CheckSignature(in.CommitEmail))
+	_, err := gitrepo.ParseSigningKey(in.SigningKey)
+	f.Reject("SIGNING_KEY", "is wrong: %v", err)
 }
 
 // Out is what bump-config did.
@@ -177,11 +167,6 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	out.Commit = result.Commit
 	b.Log.Info("pushed", "commit", result.Commit, "branch", result.Branch, "attempts", result.Attempts)
 	return out, nil
-}
-
-// inventoryElsewhere reports whether ACCOUNTS is a URL: a service has the inventory, and the config repo has none.
-func (in In) inventoryElsewhere() bool {
-	return strings.HasPrefix(in.Accounts, "https://") || strings.HasPrefix(in.Accounts, "http://")
 }
 
 // branch is where the commit goes.

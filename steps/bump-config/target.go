@@ -165,11 +165,9 @@ func (t *target) addPushed(b *step.Build) error {
 // prepare reads the signing key, and the holds of the branch that counts when the commit goes to another one: what waits there for review
 // may be older than the newest hold.
 func (t *target) prepare(ctx context.Context, in In, remote gitrepo.Remote) error {
-	if !in.SigningKey.IsZero() {
-		var err error
-		if t.key, err = gitrepo.ParseSigningKey(in.SigningKey); err != nil {
-			return fmt.Errorf("reading SIGNING_KEY: %w", err)
-		}
+	var err error
+	if t.key, err = gitrepo.ParseSigningKey(in.SigningKey); err != nil {
+		return fmt.Errorf("reading SIGNING_KEY: %w", err)
 	}
 	if in.branch() == in.ConfigBranch {
 		return nil

@@ -53,19 +53,13 @@ func (in In) Check(f *step.Faults) {
 		f.Add("TAG_PREFIX", `"v" is part of the version: leave it out, unless tags are called vv1.2.3`)
 	}
 	if in.Prerelease != "" {
-		if err := release.CheckSeries(in.Prerelease); err != nil {
-			f.Add("PRERELEASE", "is wrong: %v", err)
-		}
+		f.Reject("PRERELEASE", "is wrong: %v", release.CheckSeries(in.Prerelease))
 	}
 	if in.InitialVersion.IsPrerelease() {
 		f.Add("INITIAL_VERSION", "%s is a candidate: want a final release", in.InitialVersion)
 	}
-	if err := commits.CheckTypes(in.MinorTypes); err != nil {
-		f.Add("MINOR_TYPES", "is wrong: %v", err)
-	}
-	if err := commits.CheckTypes(in.PatchTypes); err != nil {
-		f.Add("PATCH_TYPES", "is wrong: %v", err)
-	}
+	f.Reject("MINOR_TYPES", "is wrong: %v", commits.CheckTypes(in.MinorTypes))
+	f.Reject("PATCH_TYPES", "is wrong: %v", commits.CheckTypes(in.PatchTypes))
 	if in.SHALength < 7 || in.SHALength > 40 {
 		f.Add("SHA_LENGTH", "%d is out of range: want 7 to 40", in.SHALength)
 	}

@@ -55,15 +55,10 @@ func readCharts(repo *source, list []*wanted) {
 	}
 }
 
-// inventoryElsewhere reports whether ACCOUNTS is a URL: a service has the inventory, and the config repo has none.
-func (in In) inventoryElsewhere() bool {
-	return strings.HasPrefix(in.Accounts, "https://") || strings.HasPrefix(in.Accounts, "http://")
-}
-
 // readInventory reads the accounts file. A repo without one has no UAT accounts; a defective one deploys nothing.
 func readInventory(repo *source, in In) (accounts.Inventory, error) {
 	name := path.Join(in.ConfigPath, in.Accounts)
-	if in.inventoryElsewhere() || !repo.has(name) {
+	if step.IsURL(in.Accounts) || !repo.has(name) {
 		return accounts.Inventory{}, nil
 	}
 	text, err := repo.read(name)

@@ -64,17 +64,17 @@ func (in In) Check(f *step.Faults) {
 	if !(in.PruneLimit >= 0 && in.PruneLimit <= 1) {
 		f.Add("PRUNE_LIMIT", "%v is not a share from 0 to 1", in.PruneLimit)
 	}
-	for name, d := range map[string]time.Duration{"WAIT_TIMEOUT": in.WaitTimeout, "UNSCHEDULABLE_AFTER": in.UnschedulableAfter} {
-		if d <= 0 {
-			f.Add(name, "must be longer than nothing")
+	for _, v := range []struct {
+		name string
+		time time.Duration
+	}{{"WAIT_TIMEOUT", in.WaitTimeout}, {"UNSCHEDULABLE_AFTER", in.UnschedulableAfter}} {
+		if v.time <= 0 {
+			f.Add(v.name, "must be longer than nothing")
 		}
 	}
-	for name, p := range map[string]string{"ACCOUNTS": in.Accounts, "DECISIONS_PATH": in.DecisionsPath} {
-		if name == "ACCOUNTS" && in.inventoryElsewhere() {
-			continue // gate-uat's; with automapSubstitutions every step sees it
-		}
-		if strings.HasPrefix(p, "/") || strings.Contains(p, "://") || strings.Contains("/"+p+"/", "/../") {
-			f.Add(name, "%q is not a path inside the config repo", p)
+	for _, v := range []struct{ name, path string }{{"ACCOUNTS", in.Accounts}, {"DECISIONS_PATH", in.DecisionsPath}} {
+		if elsewhere := v.name == "ACCOUNTS" && step.IsURL(v.path); !elsewhere && !step.InsideRepo(v.path) {
+			f.Add(v.name, "%q is not a path inside the config repo", v.path)
 		}
 	}
 	if w := strings.Join(in.Waves, ","); !slices.Contains([]string{"uat,production", "uat", "production"}, w) {

@@ -55,7 +55,10 @@ func (s *source) manifest(kind, namespace, name string) string {
 		if err != nil || len(text) > maxManifest || !bytes.Contains(text, []byte(name)) {
 			continue
 		}
-		for doc := range documents(text) {
+		for doc, err := range documents(text) {
+			if err != nil {
+				break
+			}
 			var o struct {
 				Kind     string
 				Metadata struct{ Name, Namespace string }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"path"
-	"strings"
 	"time"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
@@ -32,22 +31,14 @@ type In struct {
 
 // Check reports faults across variables.
 func (in In) Check(f *step.Faults) {
-	if path.IsAbs(in.Holds) || strings.Contains("/"+in.Holds+"/", "/../") || strings.Contains(in.Holds, "://") {
-		f.Add("HOLDS", "%q is not inside the config repo: want a relative path without ..", in.Holds)
-	}
+	f.Inside("HOLDS", in.Holds)
 	if in.Digest != "" && !registry.IsDigest(in.Digest) {
 		f.Add("DIGEST", "%q is not a digest: want sha256: and 64 hexadecimal digits", in.Digest)
 	}
-	for _, v := range []struct{ name, text string }{{"COMMIT_AUTHOR", in.CommitAuthor}, {"COMMIT_EMAIL", in.CommitEmail}} {
-		if err := gitrepo.CheckSignature(v.text); err != nil {
-			f.Add(v.name, "%v", err)
-		}
-	}
-	if !in.SigningKey.IsZero() {
-		if _, err := gitrepo.ParseSigningKey(in.SigningKey); err != nil {
-			f.Add("SIGNING_KEY", "is wrong: %v", err)
-		}
-	}
+	f.Reject("COMMIT_AUTHOR", "%v", gitrepo.CheckSignature(in.CommitAuthor))
+	f.Reject("COMMIT_EMAIL", "%v", gitrepo.CheckSignature(in.CommitEmail))
+	_, err := gitrepo.ParseSigningKey(in.SigningKey)
+	f.Reject("SIGNING_KEY", "is wrong: %v", err)
 	if string(in.Backup) == in.Image.String() {
 		f.Add("BACKUP", "is IMAGE itself: name another repository, or a folder")
 	}

@@ -37,10 +37,8 @@ func newWork(b *step.Build, in In) (*work, error) {
 		remote: gitrepo.Remote{URL: in.ConfigURL.String(), Username: in.GitUsername, Token: in.GitToken, Renew: github.App(in.GitHubApp).Tokens(github.WriteContents)},
 	}
 	var err error
-	if !in.SigningKey.IsZero() {
-		if w.key, err = gitrepo.ParseSigningKey(in.SigningKey); err != nil {
-			return nil, fmt.Errorf("reading SIGNING_KEY: %w", err)
-		}
+	if w.key, err = gitrepo.ParseSigningKey(in.SigningKey); err != nil {
+		return nil, fmt.Errorf("reading SIGNING_KEY: %w", err)
 	}
 	if w.backup, err = w.client.Open(string(in.Backup), in.Backup.IsFolder()); err != nil {
 		return nil, err

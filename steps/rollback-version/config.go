@@ -84,7 +84,7 @@ func newPlan(snapshot *gitrepo.Snapshot, in In, s *subject) (*plan, error) {
 
 // inventory returns the config repo's, unless it is kept elsewhere.
 func (in In) inventory(snapshot *gitrepo.Snapshot) (raw []byte, found bool, err error) {
-	if in.inventoryElsewhere() {
+	if step.IsURL(in.Accounts) {
 		return nil, false, nil
 	}
 	return snapshot.ReadFile(path.Join(in.ConfigPath, in.Accounts))

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"path"
-	"strings"
 	"time"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
@@ -41,35 +39,21 @@ type In struct {
 
 // Check reports faults across variables.
 func (in In) Check(f *step.Faults) {
-	for _, v := range []struct{ name, path string }{{"ACCOUNTS", in.Accounts}, {"DECISIONS_PATH", in.DecisionsPath}, {"HOLDS", in.Holds}} {
-		if v.name == "ACCOUNTS" && in.inventoryElsewhere() {
-			continue // gate-uat's; with automapSubstitutions every step sees it
-		}
-		if path.IsAbs(v.path) || strings.Contains("/"+v.path+"/", "/../") || strings.Contains(v.path, "://") {
-			f.Add(v.name, "%q is not inside the config repo: want a relative path without ..", v.path)
-		}
+	if !step.IsURL(in.Accounts) {
+		f.Inside("ACCOUNTS", in.Accounts)
 	}
-	for _, v := range []struct{ name, text string }{{"COMMIT_AUTHOR", in.CommitAuthor}, {"COMMIT_EMAIL", in.CommitEmail}} {
-		if err := gitrepo.CheckSignature(v.text); err != nil {
-			f.Add(v.name, "%v", err)
-		}
-	}
-	if !in.SigningKey.IsZero() {
-		if _, err := gitrepo.ParseSigningKey(in.SigningKey); err != nil {
-			f.Add("SIGNING_KEY", "is wrong: %v", err)
-		}
-	}
+	f.Inside("DECISIONS_PATH", in.DecisionsPath)
+	f.Inside("HOLDS", in.Holds)
+	f.Reject("COMMIT_AUTHOR", "%v", gitrepo.CheckSignature(in.CommitAuthor))
+	f.Reject("COMMIT_EMAIL", "%v", gitrepo.CheckSignature(in.CommitEmail))
+	_, err := gitrepo.ParseSigningKey(in.SigningKey)
+	f.Reject("SIGNING_KEY", "is wrong: %v", err)
 	if string(in.Backup) == in.Image.String() {
 		f.Add("BACKUP", "is IMAGE itself: name another repository, or a folder")
 	}
 	if !in.Previous.IsZero() && in.Previous.Compare(in.Version) >= 0 {
 		f.Add("PREVIOUS", "%s is not older than VERSION %s", in.Previous, in.Version)
 	}
-}
-
-// inventoryElsewhere reports whether ACCOUNTS is a URL: a service has the inventory, and the config repo has none.
-func (in In) inventoryElsewhere() bool {
-	return strings.HasPrefix(in.Accounts, "https://") || strings.HasPrefix(in.Accounts, "http://")
 }
 
 func (in In) service() string {

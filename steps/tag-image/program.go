@@ -29,9 +29,7 @@ type In struct {
 // Check reports faults across variables.
 func (in In) Check(f *step.Faults) {
 	for _, tag := range in.Tags {
-		if err := checkTag(tag); err != nil {
-			f.Add("TAGS", "%v", err)
-		}
+		f.Reject("TAGS", "%v", checkTag(tag))
 	}
 	built, wellFormed := release.ParseBuildTag(in.BuildTag)
 	switch {
