@@ -124,8 +124,7 @@ func (w *world) play(script string) {
 	w.t.Helper()
 	cmd := exec.Command("bash", "-c", beginning+script)
 	cmd.Dir = w.tree
-	cmd.Env = append(os.Environ(), "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_EDITOR=true",
-		"GIT_AUTHOR_NAME=Ada", "GIT_AUTHOR_EMAIL=ada@example.com", "GIT_COMMITTER_NAME=Ada", "GIT_COMMITTER_EMAIL=ada@example.com")
+	cmd.Env = append(append(os.Environ(), "GIT_EDITOR=true"), gitserver.Author("Ada")...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		w.t.Fatalf("%v\n%s", err, out)
 	}

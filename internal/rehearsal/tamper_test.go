@@ -104,8 +104,7 @@ func (d *delivery) git(args ...string) string {
 	d.t.Helper()
 	cmd := exec.Command("git", args...)
 	cmd.Dir = d.tree
-	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null",
-		"GIT_AUTHOR_NAME=M", "GIT_AUTHOR_EMAIL=m@example.com", "GIT_COMMITTER_NAME=M", "GIT_COMMITTER_EMAIL=m@example.com")
+	cmd.Env = append(os.Environ(), gitserver.Author("M")...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		d.t.Fatalf("git %v: %v: %s", args, err, out)

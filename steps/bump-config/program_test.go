@@ -2,9 +2,7 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -49,19 +47,8 @@ func TestScripts(t *testing.T) {
 			return err
 		}
 		hooks := filepath.Join(server.Dir("example/config"), "hooks")
-		for _, args := range [][]string{
-			{"init", "--quiet", "--initial-branch=main"},
-			{"add", "--all"},
-			{"commit", "--quiet", "--message", "the example"},
-			{"remote", "add", "origin", server.Dir("example/config")},
-			{"push", "--quiet", "--set-upstream", "origin", "main"},
-		} {
-			cmd := exec.Command("git", args...)
-			cmd.Dir = tree
-			cmd.Env = append(os.Environ(), gitEnv...)
-			if out, err := cmd.CombinedOutput(); err != nil {
-				return fmt.Errorf("git %v: %w: %s", args, err, out)
-			}
+		if err := server.Publish("example/config", tree, "Ada"); err != nil {
+			return err
 		}
 		if err := os.MkdirAll(hooks, 0o755); err != nil {
 			return err
@@ -80,7 +67,4 @@ func TestScripts(t *testing.T) {
 }
 
 // gitEnv keeps this machine's settings out of git.
-var gitEnv = []string{
-	"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_AUTHOR_NAME=Ada", "GIT_AUTHOR_EMAIL=ada@example.com",
-	"GIT_COMMITTER_NAME=Ada", "GIT_COMMITTER_EMAIL=ada@example.com",
-}
+var gitEnv = gitserver.Author("Ada")

@@ -82,7 +82,7 @@ func TestScripts(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(env.WorkDir, "example.yaml"), inventory, 0o600); err != nil {
 			return err
 		}
-		if err := commit(git.Dir("example/config"), tree); err != nil {
+		if err := git.Publish("example/config", tree, "Ada"); err != nil {
 			return err
 		}
 		// An onboarding service: it serves the files of service/ to those who have the token.
@@ -126,30 +126,8 @@ func example(tree, image string) error {
 	})
 }
 
-// commit makes the folder a work tree of the bare repository, and pushes what is in it.
-func commit(bare, tree string) error {
-	for _, args := range [][]string{
-		{"init", "--quiet", "--initial-branch=main"},
-		{"add", "--all"},
-		{"commit", "--quiet", "--message", "the example"},
-		{"remote", "add", "origin", bare},
-		{"push", "--quiet", "--set-upstream", "origin", "main"},
-	} {
-		cmd := exec.Command("git", args...)
-		cmd.Dir = tree
-		cmd.Env = append(os.Environ(), gitEnv...)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("git %v: %w: %s", args, err, out)
-		}
-	}
-	return nil
-}
-
 // gitEnv keeps this machine's settings out of git.
-var gitEnv = []string{
-	"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + os.DevNull, "GIT_AUTHOR_NAME=Ada", "GIT_AUTHOR_EMAIL=ada@example.com",
-	"GIT_COMMITTER_NAME=Ada", "GIT_COMMITTER_EMAIL=ada@example.com",
-}
+var gitEnv = gitserver.Author("Ada")
 
 // gate runs the program in a process of its own, with these variables and no others.
 func gate(t *testing.T, env ...string) (code int, stderr string, usage *syscall.Rusage) {

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/benchreport"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/gitserver"
 )
 
@@ -76,7 +77,7 @@ func (b *bench) upgrades(ctx context.Context) error {
 			if err := b.settle(ctx); err != nil {
 				return err
 			}
-			before := load()
+			before := benchreport.Load()
 			c, err := p.run(b.cluster.DeployerKubeconfig)
 			if err != nil {
 				return err

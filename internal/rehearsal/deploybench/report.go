@@ -2,12 +2,11 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/benchreport"
 )
 
 const heading = "## deploy-helm"
@@ -30,39 +29,8 @@ func (b *bench) write(out string) error {
 		"Made by `make bench` (internal/rehearsal/deploybench) with the helm command line %s, on a real Kubernetes control plane whose kubelet is a fake that has every pod ready at once, "+
 		"on the same machine. Requests and bytes are counted by a TLS and HTTP/2 proxy in front of the API server, in runs of their own; times are taken without it. "+
 		"CPU is user and system time of the program itself, without the server's; on two cores the server's share is the larger one.\n\n"+
-		"| bar | measured | |\n|---|---|---|\n%s%s", heading, machine(), helmVersion, strings.Join(b.bars, ""), b.report.String())
-	if out == "" {
-		_, err := os.Stdout.WriteString(section)
-		return err
-	}
-	text, err := os.ReadFile(out)
-	if err != nil {
-		return err
-	}
-	before, rest, found := strings.Cut("\n"+string(text), "\n"+heading+"\n")
-	section = strings.TrimRight(section, "\n") + "\n"
-	if _, after, more := strings.Cut(rest, "\n## "); found && more {
-		section += "\n## " + after
-	}
-	return os.WriteFile(out, []byte(strings.TrimPrefix(strings.TrimRight(before, "\n"), "\n")+"\n\n"+section), 0o644)
-}
-
-func machine() string {
-	cpu := "unknown processor"
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		if m := regexp.MustCompile(`model name\s*:\s*(.*)`).FindSubmatch(text); m != nil {
-			cpu = string(m[1])
-		}
-	}
-	return fmt.Sprintf("%s, %s/%s, %d CPUs (%s), load %s at the end; %s.", time.Now().UTC().Format("2006-01-02"), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), cpu, load(), runtime.Version())
-}
-
-func load() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	return strings.Fields(string(text))[0]
+		"| bar | measured | |\n|---|---|---|\n%s%s", heading, benchreport.Machine(), helmVersion, strings.Join(b.bars, ""), b.report.String())
+	return benchreport.Write(out, section)
 }
 
 func median(list []time.Duration) time.Duration {

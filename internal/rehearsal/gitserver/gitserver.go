@@ -307,6 +307,36 @@ func (s *Server) git(dir string, args ...string) (string, error) {
 	return string(out), nil
 }
 
+// Author is the environment, in addition to that of the process, of a git command that makes commits as somebody, without the settings of
+// this machine.
+func Author(name string) []string {
+	email := strings.ToLower(name) + "@example.com"
+	return []string{
+		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + os.DevNull,
+		"GIT_AUTHOR_NAME=" + name, "GIT_AUTHOR_EMAIL=" + email, "GIT_COMMITTER_NAME=" + name, "GIT_COMMITTER_EMAIL=" + email,
+	}
+}
+
+// Publish makes a folder a work tree of an empty repository, whose branch main becomes one commit of what is in the folder. Later pushes go to
+// the repository's folder, past the server.
+func (s *Server) Publish(repo, tree, author string) error {
+	for _, args := range [][]string{
+		{"init", "--quiet", "--initial-branch=main"},
+		{"add", "--all"},
+		{"commit", "--quiet", "--message", "the example"},
+		{"remote", "add", "origin", s.Dir(repo)},
+		{"push", "--quiet", "--set-upstream", "origin", "main"},
+	} {
+		cmd := exec.Command("git", args...)
+		cmd.Dir = tree
+		cmd.Env = append(os.Environ(), Author(author)...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("git %v: %w: %s", args, err, out)
+		}
+	}
+	return nil
+}
+
 // isolated keeps the settings of this machine and of its user out of the server, so that it behaves the same everywhere.
 func isolated(home string) []string {
 	return []string{"HOME=" + home, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + os.DevNull, "LC_ALL=C"}

@@ -15,8 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -26,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/benchreport"
 	"github.com/deepdesk/cloudbuild-steps/internal/rehearsal/ociregistry"
 )
 
@@ -89,17 +88,13 @@ func run(ctx context.Context, out string) error {
 	if err != nil {
 		return err
 	}
-	text := heading + "\n\n" + machine() + "\n\n" +
+	text := heading + "\n\n" + benchreport.Machine() + "\n\n" +
 		"Made by `make bench` (internal/rehearsal/tagbench) with " + crane + ", on a real registry (distribution v3) through a proxy that counts requests and makes each take " +
 		distance.String() + " longer. Medians of " + fmt.Sprint(runs) + " runs of both programs in turn, process start included.\n\n" + report +
 		"\ntag-image looks at the tag, at the memory of deleted tags and at the tag again after the write, and compares every digest; `crane tag` writes at once and moves a tag that is there. " +
 		"`crane copy` brings no signatures, attestations and referrers; tag-image asks for them (5 requests here). " +
 		"A login costs tag-image two requests, the challenge and the token; on Artifact Registry the token is sent at once and the first column holds.\n"
-	if out == "" {
-		fmt.Print(text)
-		return nil
-	}
-	return replace(out, text)
+	return benchreport.Write(out, text)
 }
 
 // proxy stands before the registry, with or without a login.
@@ -219,34 +214,4 @@ func (b *bench) seed(login string) (string, error) {
 func median(d []time.Duration) time.Duration {
 	slices.Sort(d)
 	return d[len(d)/2]
-}
-
-func machine() string {
-	cpu := "unknown processor"
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		if m := regexp.MustCompile(`model name\s*:\s*(.*)`).FindSubmatch(text); m != nil {
-			cpu = string(m[1])
-		}
-	}
-	load := ""
-	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
-		load = ", load " + strings.Fields(string(text))[0]
-	}
-	return fmt.Sprintf("%s, %s/%s, %d CPUs (%s)%s; %s.", time.Now().UTC().Format("2006-01-02"), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), cpu, load, runtime.Version())
-}
-
-// replace puts the section in the place of the one with its heading, or at the end.
-func replace(out, section string) error {
-	text, err := os.ReadFile(out)
-	if os.IsNotExist(err) {
-		text, err = []byte("# Benchmarks\n\nEach section is written by `make bench`; only ratios travel from one machine to another.\n"), nil
-	}
-	if err != nil {
-		return err
-	}
-	before, rest, found := strings.Cut(string(text), heading+"\n")
-	if _, after, more := strings.Cut(rest, "\n## "); found && more {
-		section += "\n## " + after
-	}
-	return os.WriteFile(out, []byte(strings.TrimRight(before, "\n")+"\n\n"+section), 0o644)
 }
