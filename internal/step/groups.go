@@ -137,7 +137,7 @@ func (u *GitURL) UnmarshalText(b []byte) error {
 	p, err := url.Parse(string(b))
 	switch {
 	case err != nil:
-		return fmt.Errorf("it cannot be read as a URL")
+		return fmt.Errorf("it cannot be read as a URL: want https://host/path")
 	case p.User != nil:
 		return fmt.Errorf("credentials inside a URL end up in logs: give them as GIT_USERNAME and GIT_TOKEN")
 	case p.Scheme != "https" && p.Scheme != "http":
