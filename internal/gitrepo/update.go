@@ -20,7 +20,7 @@ import (
 type Change struct {
 	Files   map[string][]byte
 	Message string
-	Author  Signature // also the committer
+	Author  Signature // also the committer; a time before the parent's becomes the parent's
 	Key     SigningKey
 }
 
@@ -373,7 +373,11 @@ func (s *Snapshot) write(change *Change) (plumbing.Hash, []plumbing.Hash, error)
 	if err != nil {
 		return plumbing.ZeroHash, nil, err
 	}
-	signature := object.Signature{Name: change.Author.Name, Email: change.Author.Email, When: change.Author.When.UTC().Truncate(time.Second)}
+	when := change.Author.When
+	if s.When.After(when) {
+		when = s.When // a commit is not older than its parent, whatever the clocks say
+	}
+	signature := object.Signature{Name: change.Author.Name, Email: change.Author.Email, When: when.UTC().Truncate(time.Second)}
 	commit := &object.Commit{
 		Author: signature, Committer: signature, Message: strings.TrimRight(change.Message, "\n") + "\n",
 		TreeHash: tree, ParentHashes: []plumbing.Hash{s.commit},

@@ -17,6 +17,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"path"
 	"regexp"
 	"strings"
 )
@@ -54,6 +55,56 @@ func (m Marker) ID() string { return m.Namespace + ":" + m.Policy }
 type Resource struct {
 	APIVersion, Kind, Namespace, Name string
 	Labels, Annotations               map[string]string
+}
+
+// Same reports whether two values stand in the same object.
+func (r Resource) Same(o Resource) bool {
+	return r.APIVersion == o.APIVersion && r.Kind == o.Kind && r.Namespace == o.Namespace && r.Name == o.Name
+}
+
+// Split takes a reference apart: repository:tag@digest, of which all but the repository may be missing. A colon before the last slash is that
+// of a port.
+func Split(reference string) (repository, tag, digest string) {
+	repository, digest, _ = strings.Cut(reference, "@")
+	if i := strings.LastIndexByte(repository, ':'); i > strings.LastIndexByte(repository, '/') {
+		repository, tag = repository[:i], repository[i+1:]
+	}
+	return repository, tag, digest
+}
+
+// Parts returns the tag and the digest in the marker's value, as far as its field has them.
+func (m Marker) Parts() (tag, digest string) {
+	switch m.Field {
+	case Tag:
+		return m.Value, ""
+	case Digest:
+		return "", m.Value
+	case Reference:
+		_, tag, digest = Split(m.Value)
+	}
+	return tag, digest
+}
+
+// Wants is the value that the marker asks for. A reference has the digest when its policy reflects digests, or when it has one now. known is
+// false when the value needs a digest and there is none.
+func (m Marker) Wants(repository, tag, digest string, reflects bool) (value string, known bool) {
+	switch m.Field {
+	case Name:
+		return repository, true
+	case Tag:
+		return tag, true
+	case Digest:
+		return digest, digest != ""
+	}
+	if value = repository + ":" + tag; !reflects && !strings.Contains(m.Value, "@") {
+		return value, true
+	}
+	return value + "@" + digest, digest != ""
+}
+
+// IsFile reports whether Flux would look for markers in a file of this name.
+func IsFile(name string) bool {
+	return strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml") || path.Base(name) == "Kustomization"
 }
 
 // key is the member of the comment's JSON object that names the policy.

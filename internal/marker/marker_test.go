@@ -295,3 +295,47 @@ func FuzzParseComment(f *testing.F) {
 		}
 	})
 }
+
+func TestTheTagOfAReference(t *testing.T) {
+	for reference, want := range map[string]string{
+		"r/backend:v1.0.0": "v1.0.0", "localhost:5000/backend": "", "localhost:5000/backend:v1": "v1", "r/backend": "", "r/backend@sha256:00": "",
+		"r/backend:v1@sha256:00": "v1", "backend:v1": "v1", "": "",
+	} {
+		if _, got, _ := Split(reference); got != want {
+			t.Errorf("%q: got %q, want %q", reference, got, want)
+		}
+	}
+}
+
+func TestAReferenceIsTakenApart(t *testing.T) {
+	for reference, want := range map[string][3]string{
+		"localhost:5000/backend:v1@sha256:00": {"localhost:5000/backend", "v1", "sha256:00"}, "localhost:5000/backend": {"localhost:5000/backend", "", ""},
+		"r/backend@sha256:00": {"r/backend", "", "sha256:00"}, "backend": {"backend", "", ""},
+	} {
+		var got [3]string
+		if got[0], got[1], got[2] = Split(reference); got != want {
+			t.Errorf("%q: %q, want %q", reference, got, want)
+		}
+	}
+}
+
+// Flux's documentation of the setters: ns:policy is repository:tag, with the digest where the policy reflects it; the suffixes are its parts.
+func TestAMarkerWantsThePartThatItNames(t *testing.T) {
+	for _, tt := range []struct {
+		field   Field
+		there   string
+		digest  string
+		reflect bool
+		want    string
+		known   bool
+	}{
+		{Name, "x", "", false, "r/backend", true}, {Tag, "x", "", false, "v2", true}, {Digest, "x", "sha256:00", false, "sha256:00", true},
+		{Digest, "x", "", false, "", false}, {Reference, "r/backend:v1", "sha256:00", false, "r/backend:v2", true},
+		{Reference, "r/backend:v1", "sha256:00", true, "r/backend:v2@sha256:00", true},
+		{Reference, "r/backend:v1@sha256:11", "sha256:00", false, "r/backend:v2@sha256:00", true}, {Reference, "r/backend:v1", "", true, "r/backend:v2@", false},
+	} {
+		if got, known := (Marker{Field: tt.field, Value: tt.there}).Wants("r/backend", "v2", tt.digest, tt.reflect); got != tt.want || known != tt.known {
+			t.Errorf("%+v: %q, %t", tt, got, known)
+		}
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"path"
 	"slices"
-	"strings"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
 	"github.com/deepdesk/cloudbuild-steps/internal/hold"
@@ -76,13 +75,7 @@ func (p *plan) retreat(image, tag string, markers []marker.Marker) (hold.Hold, b
 		return h, true
 	}
 	for _, m := range markers {
-		digest := ""
-		switch m.Field {
-		case marker.Digest:
-			digest = m.Value
-		case marker.Reference:
-			_, digest, _ = strings.Cut(m.Value, "@")
-		}
+		_, digest := m.Parts()
 		if h, found := p.holdOn(image, "", digest); found {
 			return h, true
 		}

@@ -152,7 +152,7 @@ func (p *plan) scan() ([]file, error) {
 			return nil
 		}
 		// Behind a link or a submodule with such a name there may be markers. Other links are of no interest.
-		if !isYAML(name) && (mode.IsRegular() || strings.Contains(path.Base(name), ".")) {
+		if !marker.IsFile(name) && (mode.IsRegular() || strings.Contains(path.Base(name), ".")) {
 			return nil
 		}
 		if !mode.IsRegular() {
@@ -181,11 +181,6 @@ func (p *plan) scan() ([]file, error) {
 		return nil
 	})
 	return files, err
-}
-
-// isYAML reports whether Flux would look for markers in a file of this name.
-func isYAML(name string) bool {
-	return strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml") || path.Base(name) == "Kustomization"
 }
 
 // track finds the policies of the image that admit the tag.
@@ -343,7 +338,7 @@ func (p *plan) unitsOf(found []marker.Marker, policies map[string]tracked) []*un
 		case !ok:
 			continue
 		}
-		i := slices.IndexFunc(units, func(u *unit) bool { return u.policy.id == t.id && sameResource(u.resource, m.Resource) })
+		i := slices.IndexFunc(units, func(u *unit) bool { return u.policy.id == t.id && u.resource.Same(m.Resource) })
 		if i < 0 || t.id == "" {
 			units = append(units, &unit{policy: t, resource: m.Resource})
 			i = len(units) - 1
@@ -361,7 +356,7 @@ func (p *plan) unitsOf(found []marker.Marker, policies map[string]tracked) []*un
 			continue
 		}
 		for _, u := range units {
-			if u.policy.id != "" && u.defect == "" && sameResource(u.resource, broken.resource) {
+			if u.policy.id != "" && u.defect == "" && u.resource.Same(broken.resource) {
 				u.defect = fmt.Sprintf("line %d: %s", broken.markers[0].Line, broken.markers[0].Skip)
 			}
 		}
@@ -376,9 +371,10 @@ func (p *plan) isStray(m marker.Marker, found []marker.Marker) bool {
 		return false
 	}
 	return slices.ContainsFunc(found, func(other marker.Marker) bool {
+		repository, _, _ := marker.Split(other.Value)
 		ours := other.Field == marker.Name && slices.Contains(p.subjects, other.Value) ||
-			other.Field == marker.Reference && slices.Contains(p.subjects, repositoryOf(other.Value))
-		return ours && other.ID() == m.ID() && sameResource(other.Resource, m.Resource)
+			other.Field == marker.Reference && slices.Contains(p.subjects, repository)
+		return ours && other.ID() == m.ID() && other.Resource.Same(m.Resource)
 	})
 }
 
@@ -391,10 +387,6 @@ func policiesOf(edits []marker.Edit) []string {
 		}
 	}
 	return ids
-}
-
-func sameResource(a, b marker.Resource) bool {
-	return a.APIVersion == b.APIVersion && a.Kind == b.Kind && a.Namespace == b.Namespace && a.Name == b.Name
 }
 
 // decide returns the edits of one unit, or records why there are none.
@@ -420,7 +412,7 @@ func (p *plan) decide(f file, u *unit, g gate) ([]marker.Edit, error) {
 	g.target = u.policy.target
 	var edits []marker.Edit
 	for _, m := range u.markers {
-		value, known := p.value(u.policy, m)
+		value, known := m.Wants(g.target.image, g.target.tag, g.target.digest, u.policy.defined && u.policy.policy.ReflectsDigest)
 		if !known && !fresh {
 			return nil, step.Misconfigured(p.in.digestAdvice(),
 				"%s:%d: the marker of %s asks for a digest, and the digest of %s:%s is not known", f.name, m.Line, u.policy.id, g.target.image, g.target.tag)
@@ -466,34 +458,12 @@ func (p *plan) decide(f file, u *unit, g gate) ([]marker.Edit, error) {
 func tagsIn(markers []marker.Marker) []string {
 	var tags []string
 	for _, m := range markers {
-		tag := ""
-		switch m.Field {
-		case marker.Tag:
-			tag = m.Value
-		case marker.Reference:
-			tag = tagOf(m.Value)
-		default:
-			continue
-		}
-		if !slices.Contains(tags, tag) {
+		tag, _ := m.Parts()
+		if has := m.Field == marker.Tag || m.Field == marker.Reference; has && !slices.Contains(tags, tag) {
 			tags = append(tags, tag)
 		}
 	}
 	return tags
-}
-
-// value is what a marker asks for; known is false when it needs a digest that nobody has told.
-func (p *plan) value(t tracked, m marker.Marker) (value string, known bool) {
-	switch m.Field {
-	case marker.Name:
-		return t.target.image, true
-	case marker.Tag:
-		return t.target.tag, true
-	case marker.Digest:
-		return t.target.digest, t.target.digest != ""
-	}
-	pinned := t.defined && t.policy.ReflectsDigest || strings.Contains(m.Value, "@")
-	return t.target.reference(pinned), !pinned || t.target.digest != ""
 }
 
 // backwards returns why the edits would put something older in the place of something newer, or might, as far as can be told.
@@ -579,9 +549,6 @@ func (p *plan) change(b *step.Build, now time.Time) (*gitrepo.Change, error) {
 	message, err := p.message(b)
 	if err != nil {
 		return nil, err
-	}
-	if p.snapshot.When.After(now) {
-		now = p.snapshot.When // a commit is not older than its parent, whatever the clocks say
 	}
 	c := &gitrepo.Change{
 		Files: map[string][]byte{}, Message: message, Author: gitrepo.Signature{Name: p.in.CommitAuthor, Email: p.in.CommitEmail, When: now},

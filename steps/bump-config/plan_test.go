@@ -15,17 +15,6 @@ import (
 	"github.com/deepdesk/cloudbuild-steps/internal/marker"
 )
 
-func TestTheTagOfAReference(t *testing.T) {
-	for reference, want := range map[string]string{
-		"r/backend:v1.0.0": "v1.0.0", "localhost:5000/backend": "", "localhost:5000/backend:v1": "v1", "r/backend": "", "r/backend@sha256:00": "",
-		"r/backend:v1@sha256:00": "v1", "backend:v1": "v1", "": "",
-	} {
-		if got := tagOf(reference); got != want {
-			t.Errorf("%q: got %q, want %q", reference, got, want)
-		}
-	}
-}
-
 func TestAPathNamesAnAccount(t *testing.T) {
 	for _, tt := range []struct{ pattern, file, want string }{
 		{"accounts/{account}/", "accounts/maple/backend.yaml", "maple"},

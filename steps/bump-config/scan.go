@@ -157,7 +157,7 @@ func (s *scanner) listAll(images []string) error {
 }
 
 func (s *scanner) confirm(t *target) error {
-	reference := t.reference(false)
+	reference := t.image + ":" + t.tag
 	if _, known := s.digests[reference]; !known {
 		digest, found, err := s.resolve(t.image, t.tag)
 		if err != nil {

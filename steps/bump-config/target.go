@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/accounts"
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
@@ -191,31 +190,4 @@ func (t target) channel() release.Channel {
 		return release.UAT
 	}
 	return release.Production
-}
-
-// reference is the image with its tag, and its digest when pinned.
-func (t target) reference(pinned bool) string {
-	if pinned {
-		return t.image + ":" + t.tag + "@" + t.digest
-	}
-	return t.image + ":" + t.tag
-}
-
-// repositoryOf returns a reference without its tag and digest.
-func repositoryOf(reference string) string {
-	reference, _, _ = strings.Cut(reference, "@")
-	if tag := tagOf(reference); tag != "" {
-		return strings.TrimSuffix(reference, ":"+tag)
-	}
-	return reference
-}
-
-// tagOf returns the tag in a reference, "" when it has none.
-func tagOf(reference string) string {
-	reference, _, _ = strings.Cut(reference, "@")
-	i := strings.LastIndexByte(reference, ':')
-	if i < strings.LastIndexByte(reference, '/') {
-		return "" // the port of the registry
-	}
-	return reference[i+1:]
 }

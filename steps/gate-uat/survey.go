@@ -37,8 +37,7 @@ func newSurvey(s *gitrepo.Snapshot, in In) (survey, error) {
 	files := map[string][]marker.Marker{}
 	root := path.Clean(in.ConfigPath) + "/"
 	err := s.Walk(func(name string, mode gitrepo.Mode, _ int64, open func() ([]byte, error)) error {
-		isYAML := strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml")
-		if root != "./" && !strings.HasPrefix(name, root) || !isYAML || !mode.IsRegular() {
+		if root != "./" && !strings.HasPrefix(name, root) || !marker.IsFile(name) || !mode.IsRegular() {
 			return nil
 		}
 		content, err := open()

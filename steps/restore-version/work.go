@@ -197,16 +197,12 @@ func (w *work) unlock(ctx context.Context) (commit string, lifted bool, err erro
 		if err != nil {
 			return nil, step.Refuse("correct the file and run the step again; the image is back already", "lifting the hold in %s: %w", w.in.holdsPath(), err)
 		}
-		when := now
-		if s.When.After(when) {
-			when = s.When // a commit is not older than its parent, whatever the clocks say
-		}
 		message := fmt.Sprintf("chore(%s): restore %s\n\nReason: %s\nWho: %s\n", w.in.service(), w.in.Version, strings.Join(strings.Fields(w.in.Reason), " "), w.in.Who)
 		if url := w.b.URL(); url != "" {
 			message += "Build: " + url + "\n"
 		}
 		return &gitrepo.Change{Files: map[string][]byte{w.in.holdsPath(): after}, Message: message,
-			Author: gitrepo.Signature{Name: w.in.CommitAuthor, Email: w.in.CommitEmail, When: when}, Key: w.key}, nil
+			Author: gitrepo.Signature{Name: w.in.CommitAuthor, Email: w.in.CommitEmail, When: now}, Key: w.key}, nil
 	})
 	if lost, ok := errors.AsType[*gitrepo.LostRaceError](err); ok {
 		return "", false, step.Lost(lost.Fix(), "%w", err)

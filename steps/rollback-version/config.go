@@ -96,8 +96,7 @@ func (p *plan) read() (names []string, contents [][]byte, err error) {
 	root := path.Clean(p.in.ConfigPath) + "/"
 	skip := path.Join(p.in.ConfigPath, p.in.Holds)
 	err = p.snapshot.Walk(func(name string, mode gitrepo.Mode, _ int64, open func() ([]byte, error)) error {
-		isYAML := strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml") || path.Base(name) == "Kustomization"
-		if root != "./" && !strings.HasPrefix(name, root) || !isYAML || !mode.IsRegular() || name == skip {
+		if root != "./" && !strings.HasPrefix(name, root) || !marker.IsFile(name) || !mode.IsRegular() || name == skip {
 			return nil
 		}
 		content, err := open()
@@ -156,8 +155,7 @@ func (p *plan) consider(name string, content []byte) error {
 			continue
 		}
 		i := slices.IndexFunc(units, func(u *unit) bool {
-			a, b := u.markers[0].Resource, m.Resource
-			return u.policy == m.ID() && a.APIVersion == b.APIVersion && a.Kind == b.Kind && a.Namespace == b.Namespace && a.Name == b.Name
+			return u.policy == m.ID() && u.markers[0].Resource.Same(m.Resource)
 		})
 		if i < 0 {
 			units = append(units, &unit{policy: m.ID()})
@@ -217,7 +215,7 @@ func (p *plan) isMarked(line []byte) bool {
 func (p *plan) decide(name string, u *unit) ([]marker.Edit, error) {
 	there, bad := "", false
 	for _, m := range u.markers {
-		tag, digest := parts(m)
+		tag, digest := m.Parts()
 		if tag != "" {
 			there = tag
 		}
@@ -255,19 +253,7 @@ func (p *plan) decide(name string, u *unit) ([]marker.Edit, error) {
 	}
 	var edits []marker.Edit
 	for _, m := range u.markers {
-		value := p.in.Image.String()
-		switch m.Field {
-		case marker.Tag:
-			value = to
-		case marker.Digest:
-			value = p.subject.names[to]
-		case marker.Reference:
-			value += ":" + to
-			if p.policies[u.policy].ReflectsDigest || strings.Contains(m.Value, "@") {
-				value += "@" + p.subject.names[to]
-			}
-		}
-		if value != m.Value {
+		if value, _ := m.Wants(p.in.Image.String(), to, p.subject.names[to], p.policies[u.policy].ReflectsDigest); value != m.Value {
 			edits = append(edits, marker.Edit{Marker: m, Value: value})
 		}
 	}
@@ -286,23 +272,6 @@ func (p *plan) addLive(tag string) {
 func releaseOf(tag string) (release.Version, bool) {
 	v, err := release.Parse(tag)
 	return v, err == nil
-}
-
-// parts returns the tag and the digest in a marker's value.
-func parts(m marker.Marker) (tag, digest string) {
-	switch m.Field {
-	case marker.Tag:
-		return m.Value, ""
-	case marker.Digest:
-		return "", m.Value
-	case marker.Reference:
-		reference, digest, _ := strings.Cut(m.Value, "@")
-		if i := strings.LastIndexByte(reference, ':'); i > strings.LastIndexByte(reference, '/') {
-			tag = reference[i+1:]
-		}
-		return tag, digest
-	}
-	return "", ""
 }
 
 // previous chooses what a resource goes back to: the newest tag that its policy admits and that is older than what is there, on another image,
@@ -438,11 +407,7 @@ func (w *work) goBack(ctx context.Context, s *subject, out Out) (Out, error) {
 		if err := p.hold(now, w.b.URL()); err != nil || len(p.files) == 0 {
 			return nil, err
 		}
-		when := now
-		if snapshot.When.After(when) {
-			when = snapshot.When // a commit is not older than its parent, whatever the clocks say
-		}
-		return &gitrepo.Change{Files: p.files, Message: p.message(w.b.URL()), Author: gitrepo.Signature{Name: w.in.CommitAuthor, Email: w.in.CommitEmail, When: when}, Key: w.key}, nil
+		return &gitrepo.Change{Files: p.files, Message: p.message(w.b.URL()), Author: gitrepo.Signature{Name: w.in.CommitAuthor, Email: w.in.CommitEmail, When: now}, Key: w.key}, nil
 	}
 	act := gitrepo.Update
 	if w.b.DryRun {
