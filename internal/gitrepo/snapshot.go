@@ -46,7 +46,25 @@ type Snapshot struct {
 	objects *memory.Storage
 	commit  plumbing.Hash
 	tree    plumbing.Hash
-	trees   sync.Map // plumbing.Hash → []entry: trees that were read, which are read again for each file below them
+	trees   *sync.Map // plumbing.Hash → []entry: trees that were read, which are read again for each file below them, and in the next snapshot
+}
+
+// File is an entry of a commit that is no folder.
+type File struct {
+	Path string // with slashes
+	Mode Mode
+	ID   ID // of the content: files of one ID have the same
+
+	snapshot *Snapshot
+}
+
+// ID names a content by its sum.
+type ID [20]byte
+
+// Read returns the content, which must not be modified. A link or a submodule is an error, and so is a file larger than [MaxFile] (a
+// [*TooLargeError]).
+func (f File) Read() ([]byte, error) {
+	return f.snapshot.blob(f.Path, entry{mode: f.Mode, id: plumbing.Hash(f.ID)})
 }
 
 var commitID = regexp.MustCompile(`^[0-9a-f]{40}$`)
@@ -75,7 +93,7 @@ func Open(ctx context.Context, r Remote, ref string) (*Snapshot, error) {
 		if err := session.fetch(ctx, objects, want); err != nil {
 			return err
 		}
-		s, err = newSnapshot(objects, want)
+		s, err = newSnapshot(objects, &sync.Map{}, want)
 		return err
 	})
 	return s, err
@@ -103,12 +121,12 @@ func Tip(ctx context.Context, r Remote, branch string) (string, error) {
 	return tip, err
 }
 
-func newSnapshot(objects *memory.Storage, id plumbing.Hash) (*Snapshot, error) {
+func newSnapshot(objects *memory.Storage, trees *sync.Map, id plumbing.Hash) (*Snapshot, error) {
 	c, err := object.GetCommit(objects, id)
 	if err != nil {
 		return nil, fmt.Errorf("reading commit %s: %w", id, err)
 	}
-	return &Snapshot{Commit: id.String(), When: c.Committer.When.UTC(), objects: objects, commit: id, tree: c.TreeHash}, nil
+	return &Snapshot{Commit: id.String(), When: c.Committer.When.UTC(), objects: objects, commit: id, tree: c.TreeHash, trees: trees}, nil
 }
 
 // ReadFile returns the content of a file, which must not be modified, and whether there is one of that name. A folder, a link or a submodule in its place is an
@@ -172,12 +190,11 @@ func (s *Snapshot) blob(name string, e entry) ([]byte, error) {
 	return slices.Clip(b), nil
 }
 
-// Walk calls fn for every file of the commit, in Git's order: its path with slashes, its mode, its size in bytes (-1 when it is not known
-// because the file is too large to be fetched, and for submodules), and a function that reads it. What that returns must not be modified. An error of fn ends the walk.
+// Walk calls fn for every file of the commit, in Git's order. An error of fn ends the walk.
 //
 // Names that no honest repository holds (`.`, `..`, `.git`, a slash, a NUL, a name twice in one folder), more than [MaxEntries] entries
 // and folders nested deeper than [MaxDepth] are errors: the whole commit is refused.
-func (s *Snapshot) Walk(fn func(path string, mode Mode, size int64, open func() ([]byte, error)) error) error {
+func (s *Snapshot) Walk(fn func(File) error) error {
 	entries := 0
 	var walk func(id plumbing.Hash, prefix string, depth int) error
 	walk = func(id plumbing.Hash, prefix string, depth int) error {
@@ -192,18 +209,12 @@ func (s *Snapshot) Walk(fn func(path string, mode Mode, size int64, open func() 
 			return unsafe("reading commit %s: it holds more than %d files and folders", s.Commit, MaxEntries)
 		}
 		for _, e := range list {
-			name := prefix + e.name
 			if e.mode == folder {
-				if err := walk(e.id, name+"/", depth+1); err != nil {
-					return err
-				}
-				continue
+				err = walk(e.id, prefix+e.name+"/", depth+1)
+			} else {
+				err = fn(File{Path: prefix + e.name, Mode: e.mode, ID: ID(e.id), snapshot: s})
 			}
-			size := int64(-1)
-			if n, err := s.objects.EncodedObjectSize(e.id); err == nil && e.mode != Submodule {
-				size = n
-			}
-			if err := fn(name, e.mode, size, func() ([]byte, error) { return s.blob(name, e) }); err != nil {
+			if err != nil {
 				return err
 			}
 		}

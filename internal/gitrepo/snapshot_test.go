@@ -20,9 +20,9 @@ import (
 func list(t *testing.T, s *Snapshot) []string {
 	t.Helper()
 	var lines []string
-	err := s.Walk(func(path string, mode Mode, size int64, open func() ([]byte, error)) error {
-		content, err := open()
-		lines = append(lines, fmt.Sprintf("%o %s %d %q %v", mode, path, size, content, err))
+	err := s.Walk(func(f File) error {
+		content, err := f.Read()
+		lines = append(lines, fmt.Sprintf("%o %s %q %v", f.Mode, f.Path, content, err))
 		return nil
 	})
 	if err != nil {
@@ -53,11 +53,11 @@ func TestASnapshotListsFilesAndFollowsNothing(t *testing.T) {
 		t.Errorf("got commit %s of %s", s.Commit, s.When)
 	}
 	want := []string{
-		`100644 a.yaml 3 "top" <nil>`,
-		`100644 a/b/deep.yaml 6 "deep\r\n" <nil>`,
-		`120000 link 11 "" reading "link": it is a link, which is never followed`,
-		`160000 module -1 "" reading "module": it is a submodule, which is never followed`,
-		`100755 run.sh 2 "#!" <nil>`,
+		`100644 a.yaml "top" <nil>`,
+		`100644 a/b/deep.yaml "deep\r\n" <nil>`,
+		`120000 link "" reading "link": it is a link, which is never followed`,
+		`160000 module "" reading "module": it is a submodule, which is never followed`,
+		`100755 run.sh "#!" <nil>`,
 	}
 	if diff := cmp.Diff(want, list(t, s)); diff != "" {
 		t.Error(diff)
@@ -185,7 +185,7 @@ func TestHostileTreesAreRefused(t *testing.T) {
 			w.commitTree("hostile", w.object("tree", c.content))
 			s, err := Open(t.Context(), w.remote, "hostile")
 			if err == nil {
-				err = s.Walk(func(string, Mode, int64, func() ([]byte, error)) error { return nil })
+				err = s.Walk(func(File) error { return nil })
 			}
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q in it", err, c.want)

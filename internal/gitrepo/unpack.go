@@ -2,6 +2,7 @@ package gitrepo
 
 import (
 	"bytes"
+	"cmp"
 	"compress/zlib"
 	"crypto/sha1" //nolint:gosec // Git ends packs with it
 	"encoding/binary"
@@ -9,8 +10,8 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"iter"
-	"runtime"
+	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -28,10 +29,15 @@ type stored struct {
 	data []byte
 }
 
-func newStored(kind plumbing.ObjectType, data []byte) *stored {
-	h := plumbing.NewHasher(kind, int64(len(data)))
+// newStored makes an object with the id that Git gives it. The hasher is made once for many.
+func newStored(h plumbing.Hasher, kind plumbing.ObjectType, data []byte) *stored {
+	o := &stored{kind: kind, data: data}
+	h.Reset()
+	var head [32]byte
+	_, _ = h.Write(append(strconv.AppendInt(append(append(head[:0], kind.Bytes()...), ' '), int64(len(data)), 10), 0))
 	_, _ = h.Write(data)
-	return &stored{h.Sum(), kind, data}
+	h.Hash.Sum(o.id[:0])
+	return o
 }
 
 // Hash implements plumbing.EncodedObject.
@@ -69,10 +75,8 @@ type arrival struct {
 
 func (a *arrival) offset() int64 { return a.before + int64(a.pos) }
 
+// fill reads more when all of the last is used.
 func (a *arrival) fill() error {
-	if a.pos < len(a.buf) {
-		return nil
-	}
 	_, _ = a.sum.Write(a.buf)
 	a.before, a.pos, a.buf = a.before+int64(len(a.buf)), 0, a.mem[:0]
 	for {
@@ -91,17 +95,22 @@ func (a *arrival) fill() error {
 
 // ReadByte implements io.ByteReader.
 func (a *arrival) ReadByte() (byte, error) {
-	if err := a.fill(); err != nil {
-		return 0, err
+	if a.pos == len(a.buf) {
+		if err := a.fill(); err != nil {
+			return 0, err
+		}
 	}
+	b := a.buf[a.pos]
 	a.pos++
-	return a.buf[a.pos-1], nil
+	return b, nil
 }
 
 // Read implements io.Reader.
 func (a *arrival) Read(p []byte) (int, error) {
-	if err := a.fill(); err != nil {
-		return 0, err
+	if a.pos == len(a.buf) {
+		if err := a.fill(); err != nil {
+			return 0, err
+		}
 	}
 	n := copy(p, a.buf[a.pos:])
 	a.pos += n
@@ -124,55 +133,71 @@ func (a *arrival) end() error {
 	return nil
 }
 
-// delta is an object that is made from another one.
-type delta struct {
-	at   int64 // offset in the pack
+// arrived is an object as it came in a pack: whole, or a delta.
+type arrived struct {
+	at int64 // offset in the pack
+	packed
 	data []byte
-	made atomic.Bool
+	left bool // it is larger than maxObject and was not kept; nobody can read such a file anyway
 }
 
 // unpacking stores the objects of one pack. The bytes of a pack have to be decompressed one after the other, since only that tells where an
-// object ends; the sums that are the objects' ids, and what deltas make, are computed beside that, on all processors.
+// object ends. Beside that, one worker makes of them what they stand for, in the same order: their ids, and what the deltas make.
 type unpacking struct {
-	mu      sync.Mutex
 	storage *memory.Storage
-	at      map[int64]*stored // by offset in the pack
-	left    []int64           // offsets of files that are larger than maxObject, which nobody can read anyway
-	total   atomic.Int64      // bytes of all objects
+	hasher  plumbing.Hasher
+	total   atomic.Int64 // bytes of all objects
 
-	// What is to be made of other objects: of those at an offset, and of those with an id.
-	from   map[int64][]*delta
-	fromID map[plumbing.Hash][]*delta
+	at   []int64   // offsets of the objects so far, ascending
+	made []*stored // what they are; nil for those that are not made yet, and for those that were left out
+
+	// Deltas that wait for their base, by its number or by its id. Those of an object that was left out wait until the end.
+	from   map[int][]int
+	fromID map[plumbing.Hash][]int
+	deltas map[int][]byte
 }
 
 // unpack reads a pack and stores its objects. A delta may be of an object that the storage has already. The pack's sum is compared; what is
 // stored from a pack that turns out to be damaged is stored under its own id, and nothing names it.
 func unpack(r io.Reader, s *memory.Storage) error {
-	u := &unpacking{storage: s, at: map[int64]*stored{}, from: map[int64][]*delta{}, fromID: map[plumbing.Hash][]*delta{}}
-	type whole struct {
-		at int64
-		content
+	u := &unpacking{
+		storage: s, hasher: plumbing.NewHasher(plumbing.BlobObject, 0),
+		from: map[int][]int{}, fromID: map[plumbing.Hash][]int{}, deltas: map[int][]byte{},
 	}
-	var workers sync.WaitGroup
-	work := make(chan whole, 256)
-	for range runtime.GOMAXPROCS(0) {
-		workers.Go(func() {
-			for w := range work {
-				u.store(w.at, newStored(w.kind, w.data))
+	var (
+		worker sync.WaitGroup
+		work   = make(chan []arrived, 8)
+		failed = make(chan struct{})
+		fault  error
+	)
+	worker.Go(func() {
+		defer close(failed)
+		for batch := range work {
+			for _, a := range batch {
+				if fault = u.take(a); fault != nil {
+					return
+				}
 			}
-		})
-	}
-	err := u.read(&arrival{r: r, sum: sha1.New()}, func(at int64, c content) { work <- whole{at, c} }) //nolint:gosec // as above
+		}
+	})
+	err := u.read(&arrival{r: r, sum: sha1.New()}, func(batch []arrived) error { //nolint:gosec // as above
+		select {
+		case work <- batch:
+			return nil
+		case <-failed:
+			return fault
+		}
+	})
 	close(work)
-	workers.Wait()
-	if err != nil {
+	worker.Wait()
+	if err := cmp.Or(fault, err); err != nil {
 		return err
 	}
-	return u.makeDeltas()
+	return u.missing()
 }
 
-// read passes the whole objects of a pack to the function, and keeps its deltas.
-func (u *unpacking) read(in *arrival, whole func(at int64, c content)) error {
+// read passes the objects of a pack to the function, some at a time.
+func (u *unpacking) read(in *arrival, pass func([]arrived) error) error {
 	var head [12]byte
 	if _, err := io.ReadFull(in, head[:]); err != nil {
 		return fmt.Errorf("reading the pack: %w", err)
@@ -180,44 +205,150 @@ func (u *unpacking) read(in *arrival, whole func(at int64, c content)) error {
 	if v := binary.BigEndian.Uint32(head[4:]); string(head[:4]) != "PACK" || v != 2 && v != 3 {
 		return errors.New("the server sent something else than a pack")
 	}
-	var inflater io.ReadCloser // made once: it is large
+	const (
+		most   = 128 // objects at a time, so that the worker is seldom woken
+		enough = 256 << 10
+	)
+	var (
+		inflater io.ReadCloser // made once: it is large
+		batch    []arrived
+		size     int64
+	)
 	for range binary.BigEndian.Uint32(head[8:]) {
-		at := in.offset()
-		e, err := readHeader(in, at)
+		a, err := u.next(in, &inflater)
 		if err != nil {
-			return fmt.Errorf("reading an object at byte %d of the pack: %w", at, err)
+			return fmt.Errorf("reading an object at byte %d of the pack: %w", a.at, err)
 		}
-		if inflater == nil {
-			inflater, err = zlib.NewReader(in)
-		} else {
-			err = inflater.(zlib.Resetter).Reset(in, nil)
-		}
-		if err == nil && e.size > maxObject && e.kind != plumbing.CommitObject && e.kind != plumbing.TreeObject {
-			if _, err = io.Copy(io.Discard, inflater); err == nil {
-				u.left = append(u.left, at)
-				continue
+		batch, size = append(batch, a), size+int64(len(a.data))
+		if len(batch) == most || size > enough {
+			if err := pass(batch); err != nil {
+				return err
 			}
-		}
-		if err == nil {
-			err = u.count(e.size)
-		}
-		var data []byte
-		if err == nil {
-			data, err = inflate(inflater, e.size)
-		}
-		if err != nil {
-			return fmt.Errorf("reading an object at byte %d of the pack: %w", at, err)
-		}
-		switch e.kind {
-		case plumbing.OFSDeltaObject:
-			u.from[e.base] = append(u.from[e.base], &delta{at: at, data: data})
-		case plumbing.REFDeltaObject:
-			u.fromID[e.ref] = append(u.fromID[e.ref], &delta{at: at, data: data})
-		default:
-			whole(at, content{e.kind, data})
+			batch, size = make([]arrived, 0, most), 0
 		}
 	}
+	if err := pass(batch); err != nil {
+		return err
+	}
 	return in.end()
+}
+
+// next reads one object.
+func (u *unpacking) next(in *arrival, inflater *io.ReadCloser) (a arrived, err error) {
+	a.at = in.offset()
+	if a.packed, err = readHeader(in, a.at); err != nil {
+		return a, err
+	}
+	if *inflater == nil {
+		*inflater, err = zlib.NewReader(in)
+	} else {
+		err = (*inflater).(zlib.Resetter).Reset(in, nil)
+	}
+	if err != nil {
+		return a, err
+	}
+	if a.size > maxObject && a.kind != plumbing.CommitObject && a.kind != plumbing.TreeObject {
+		a.left = true
+		_, err = io.Copy(io.Discard, *inflater)
+		return a, err
+	}
+	if err = u.count(a.size); err == nil {
+		a.data, err = inflate(*inflater, a.size)
+	}
+	return a, err
+}
+
+// take stores an object, or what is made of it, if that can be made already.
+func (u *unpacking) take(a arrived) error {
+	n := len(u.at)
+	u.at, u.made = append(u.at, a.at), append(u.made, nil)
+	var base *stored
+	switch {
+	case a.left:
+		return nil
+	case a.kind == plumbing.OFSDeltaObject:
+		i, found := slices.BinarySearch(u.at, a.base)
+		if !found {
+			return fmt.Errorf("the base of a delta, at byte %d of the pack: %w", a.base, errMissing)
+		}
+		if base = u.made[i]; base == nil {
+			u.from[i], u.deltas[n] = append(u.from[i], n), a.data
+			return nil
+		}
+	case a.kind == plumbing.REFDeltaObject:
+		var err error
+		if base, err = u.base(a.ref); err != nil {
+			return err
+		}
+		if base == nil {
+			u.fromID[a.ref], u.deltas[n] = append(u.fromID[a.ref], n), a.data
+			return nil
+		}
+	default:
+		return u.store(n, newStored(u.hasher, a.kind, a.data))
+	}
+	o, err := u.make(n, base, a.data)
+	if err != nil {
+		return err
+	}
+	return u.store(n, o)
+}
+
+// base is an object of the storage, nil when it is not there.
+func (u *unpacking) base(id plumbing.Hash) (*stored, error) {
+	o, err := u.storage.EncodedObject(plumbing.AnyObject, id)
+	if err != nil {
+		return nil, nil //nolint:nilerr // a storage in memory has no other errors than that
+	}
+	if s, ok := o.(*stored); ok {
+		return s, nil
+	}
+	data, err := bytesOf(o)
+	if err != nil {
+		return nil, fmt.Errorf("reading the base %s of a delta: %w", id, err)
+	}
+	return &stored{id, o.Type(), data}, nil
+}
+
+// make makes an object of a delta.
+func (u *unpacking) make(n int, base *stored, delta []byte) (*stored, error) {
+	data, err := patch(base.data, delta)
+	if err == nil {
+		err = u.count(int64(len(data)))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading a delta at byte %d of the pack: %w", u.at[n], err)
+	}
+	return newStored(u.hasher, base.kind, data), nil
+}
+
+// store keeps an object, and makes what waited for it, and for that.
+func (u *unpacking) store(n int, o *stored) error {
+	u.made[n] = o
+	if _, err := u.storage.SetEncodedObject(o); err != nil || len(u.deltas) == 0 {
+		return err
+	}
+	for todo := []int{n}; len(todo) > 0; {
+		base := todo[len(todo)-1]
+		o := u.made[base]
+		todo = todo[:len(todo)-1]
+		waited := append(u.from[base], u.fromID[o.id]...)
+		delete(u.from, base)
+		delete(u.fromID, o.id)
+		for _, d := range waited {
+			made, err := u.make(d, o, u.deltas[d])
+			if err != nil {
+				return err
+			}
+			delete(u.deltas, d)
+			u.made[d] = made
+			if _, err := u.storage.SetEncodedObject(made); err != nil {
+				return err
+			}
+		}
+		todo = append(todo, waited...)
+	}
+	return nil
 }
 
 // count bounds what is kept in memory.
@@ -261,119 +392,10 @@ func atEnd(r io.Reader) error {
 	}
 }
 
-func (u *unpacking) store(at int64, o *stored) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.at[at] = o
-	_, _ = u.storage.SetEncodedObject(o) // fails for kinds only that no pack has
-}
-
-// makeDeltas makes the objects that are deltas, each family by one worker. What is made of a file that was left out is left out as well.
-func (u *unpacking) makeDeltas() error {
-	for len(u.left) > 0 {
-		at := u.left[0]
-		u.left = u.left[1:]
-		for _, d := range u.from[at] {
-			d.made.Store(true)
-			u.left = append(u.left, d.at)
-		}
-	}
-	var families []*family
-	for at, list := range u.from {
-		if base := u.at[at]; base != nil {
-			families = append(families, &family{base, list})
-		}
-	}
-	for id, list := range u.fromID {
-		if o, err := u.storage.EncodedObject(plumbing.AnyObject, id); err == nil {
-			base, err := bytesOf(o)
-			if err != nil {
-				return fmt.Errorf("reading the base %s of a delta: %w", id, err)
-			}
-			families = append(families, &family{&stored{id, o.Type(), base}, list})
-		}
-	}
-	err := onAllProcessors(len(families), func(numbers iter.Seq[int]) error {
-		for i := range numbers {
-			if err := u.makeFamily(families[i]); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return u.missing()
-}
-
-// onAllProcessors runs work on each processor. Together they are given the numbers below n, each number once.
-func onAllProcessors(n int, work func(numbers iter.Seq[int]) error) error {
-	var (
-		workers sync.WaitGroup
-		next    atomic.Int64
-		errs    = make([]error, runtime.GOMAXPROCS(0))
-	)
-	numbers := func(yield func(int) bool) {
-		for i := int(next.Add(1)) - 1; i < n && yield(i); i = int(next.Add(1)) - 1 {
-		}
-	}
-	for w := range errs {
-		workers.Go(func() { errs[w] = work(numbers) })
-	}
-	workers.Wait()
-	return errors.Join(errs...)
-}
-
-// family is an object and the deltas that are made of it.
-type family struct {
-	base   *stored
-	deltas []*delta
-}
-
-// makeFamily makes what is made of an object, and what is made of that.
-func (u *unpacking) makeFamily(f *family) error {
-	for todo := []*family{f}; len(todo) > 0; {
-		f := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		for _, d := range f.deltas {
-			if d.made.Swap(true) { // an object that the pack holds twice
-				continue
-			}
-			data, err := patch(f.base.data, d.data)
-			if err == nil {
-				err = u.count(int64(len(data)))
-			}
-			if err != nil {
-				return fmt.Errorf("reading a delta at byte %d of the pack: %w", d.at, err)
-			}
-			o := newStored(f.base.kind, data)
-			u.store(d.at, o)
-			for _, list := range [][]*delta{u.from[d.at], u.fromID[o.id]} {
-				if len(list) > 0 {
-					todo = append(todo, &family{o, list})
-				}
-			}
-		}
-	}
-	return nil
-}
-
 // missing reports a delta whose base neither the pack nor the storage has.
 func (u *unpacking) missing() error {
-	for base, list := range u.from {
-		for _, d := range list {
-			if !d.made.Load() {
-				return fmt.Errorf("the base of a delta, at byte %d of the pack: %w", base, errMissing)
-			}
-		}
-	}
-	for id, list := range u.fromID {
-		for _, d := range list {
-			if !d.made.Load() {
-				return fmt.Errorf("the base %s of a delta: %w", id, errMissing)
-			}
-		}
+	for id := range u.fromID {
+		return fmt.Errorf("the base %s of a delta: %w", id, errMissing)
 	}
 	return nil
 }

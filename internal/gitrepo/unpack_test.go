@@ -2,11 +2,13 @@ package gitrepo
 
 import (
 	"bytes"
+	"compress/zlib"
 	"encoding/binary"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -184,7 +186,7 @@ func TestAPackThatIsMadeIsReadByGit(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, content := range map[string]string{"empty": "", "of 15 bytes": strings.Repeat("x", 15), "of 16 bytes": strings.Repeat("x", 16), "of 2048 bytes": strings.Repeat("y", 2048)} {
-		o := newStored(plumbing.BlobObject, []byte(content))
+		o := newStored(plumbing.NewHasher(plumbing.BlobObject, 0), plumbing.BlobObject, []byte(content))
 		if _, err := s.SetEncodedObject(o); err != nil {
 			t.Fatal(name, err)
 		}
@@ -216,4 +218,79 @@ func TestAPackThatIsMadeIsReadByGit(t *testing.T) {
 	if _, err := packObjects(s, []plumbing.Hash{{1}}); err == nil {
 		t.Error("an object that is not there was packed")
 	}
+}
+
+// inPack is an object in a pack: its header, what names the base of a delta, and the compressed bytes.
+func inPack(kind plumbing.ObjectType, size int, base, data []byte) []byte {
+	out := []byte{byte(kind)<<4 | byte(size&15)}
+	if size >>= 4; size > 0 {
+		out[0] |= 0x80
+		out = binary.AppendUvarint(out, uint64(size))
+	}
+	var compressed bytes.Buffer
+	z := zlib.NewWriter(&compressed)
+	_, _ = z.Write(data)
+	_ = z.Close()
+	return slices.Concat(out, base, compressed.Bytes())
+}
+
+// appending is a delta that copies an object and puts something behind it.
+func appending(object, more string) []byte {
+	d := binary.AppendUvarint(binary.AppendUvarint(nil, uint64(len(object))), uint64(len(object)+len(more)))
+	return slices.Concat(d, []byte{0x90, byte(len(object)), byte(len(more))}, []byte(more))
+}
+
+// Git's own packs have bases first; gitformat-pack does not ask for that.
+func TestADeltaMayComeBeforeItsBase(t *testing.T) {
+	id := func(content string) []byte {
+		h := plumbing.ComputeHash(plumbing.BlobObject, []byte(content))
+		return h[:]
+	}
+	delta := func(of, more string) (int, []byte) { d := appending(of, more); return len(d), d }
+	byID := func(of, more string) []byte {
+		n, d := delta(of, more)
+		return inPack(plumbing.REFDeltaObject, n, id(of), d)
+	}
+	last := byID("a-b-c", "-d") // made of what the third object makes
+	second := byID("a", "-b")   // made of what comes at the end
+	n, d := delta("a-b", "-c")
+	third := inPack(plumbing.OFSDeltaObject, n, []byte{byte(len(second))}, d) // made of the second
+	base := inPack(plumbing.BlobObject, 1, nil, []byte("a"))
+	head := []byte("PACK\x00\x00\x00\x02\x00\x00\x00\x04")
+	s := memory.NewStorage()
+	if err := unpack(bytes.NewReader(seal(slices.Concat(head, last, second, third, base))), s); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{}
+	for _, content := range []string{"a", "a-b", "a-b-c", "a-b-c-d"} {
+		want[plumbing.ComputeHash(plumbing.BlobObject, []byte(content)).String()] = "blob " + content
+	}
+	holds(t, s, want)
+	head[11] = 3
+	if err := unpack(bytes.NewReader(seal(slices.Concat(head, last, second, third))), memory.NewStorage()); !errors.Is(err, errMissing) {
+		t.Errorf("without the base: %v", err)
+	}
+}
+
+// What is made of a file that is left out is left out, and so is what is made of that.
+func TestWhatIsMadeOfAFileBeyondAllBoundsIsLeftOut(t *testing.T) {
+	huge := make([]byte, maxObject+1)
+	base := inPack(plumbing.BlobObject, len(huge), nil, huge)
+	d := appending("x", "y")
+	back := func(n int) []byte { // gitformat-pack: seven bits at a time, the highest first, one less in each but the last
+		out := []byte{byte(n & 0x7f)}
+		for n >>= 7; n > 0; n >>= 7 {
+			n--
+			out = append([]byte{0x80 | byte(n&0x7f)}, out...)
+		}
+		return out
+	}
+	first := inPack(plumbing.OFSDeltaObject, len(d), back(len(base)), d)
+	second := inPack(plumbing.OFSDeltaObject, len(d), back(len(first)), d)
+	small := inPack(plumbing.BlobObject, 1, nil, []byte("a"))
+	s := memory.NewStorage()
+	if err := unpack(bytes.NewReader(seal(slices.Concat([]byte("PACK\x00\x00\x00\x02\x00\x00\x00\x04"), base, first, second, small))), s); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, s, map[string]string{plumbing.ComputeHash(plumbing.BlobObject, []byte("a")).String(): "blob a"})
 }

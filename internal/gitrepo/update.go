@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -124,6 +125,7 @@ type writer struct {
 	decide         Decide
 
 	objects *memory.Storage
+	trees   *sync.Map     // see Snapshot
 	now     *Snapshot     // the state that is decided on
 	tip     plumbing.Hash // where target is; zero when it does not exist
 
@@ -244,18 +246,18 @@ func (w *writer) fetch(ctx context.Context, session *reader, id plumbing.Hash) (
 	if w.objects != nil {
 		err := session.fetch(ctx, w.objects, id)
 		if err == nil {
-			return newSnapshot(w.objects, id)
+			return newSnapshot(w.objects, w.trees, id)
 		}
 		if permanent(err) || ctx.Err() != nil {
 			return nil, err
 		}
 	}
-	w.objects = memory.NewStorage()
+	w.objects, w.trees = memory.NewStorage(), &sync.Map{}
 	if err := session.fetch(ctx, w.objects, id); err != nil {
 		w.objects = nil
 		return nil, err
 	}
-	return newSnapshot(w.objects, id)
+	return newSnapshot(w.objects, w.trees, id)
 }
 
 // landed reports whether the pending push is on the branch after all, and the commit that says so: ours when it is reachable, else the

@@ -65,6 +65,16 @@ func Find(file []byte) []Marker {
 	return found
 }
 
+// Bare returns the markers without what the file was parsed to, for those who keep them: [Splice] then parses the file again.
+func Bare(markers []Marker) []Marker {
+	bare := make([]Marker, len(markers))
+	for i, m := range markers {
+		m.origin = nil
+		bare[i] = m
+	}
+	return bare
+}
+
 // parsed is a file and its nodes, kept so that [Splice] need not parse it a second time.
 type parsed struct {
 	file  []byte

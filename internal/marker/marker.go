@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -115,6 +116,50 @@ const token = `"` + key + `"`
 
 // Has reports whether the file may hold markers. It is much cheaper than [Find].
 func Has(file []byte) bool { return bytes.Contains(file, []byte(token)) }
+
+// Policies lists the policies that a file's markers name (namespace:name), each once. Like [Has] it is much cheaper than [Find]. all is false
+// when the file has the key in a place where Flux's documentation does not have it: then only Find can tell what it names.
+func Policies(file []byte) (ids []string, all bool) {
+	all = true
+	for at := 0; ; {
+		i := bytes.Index(file[at:], []byte(token))
+		if i < 0 {
+			return ids, all
+		}
+		before, after := file[at:at+i], file[at+i+len(token):]
+		at += i + len(token)
+		id, plain := plainComment(before, after)
+		if !plain {
+			all = false
+		} else if !slices.ContainsFunc(ids, func(known string) bool { return known == string(id) }) {
+			ids = append(ids, string(id))
+		}
+	}
+}
+
+// plainComment reads a comment as the documentation has it, # {"$imagepolicy": "namespace:name:tag"}, given what stands before and after the key.
+func plainComment(before, after []byte) (id []byte, plain bool) {
+	const blanks = " \t"
+	before, opened := bytes.CutSuffix(bytes.TrimRight(before, blanks), []byte("{"))
+	if !opened || !bytes.HasSuffix(bytes.TrimRight(before, blanks), []byte("#")) {
+		return nil, false
+	}
+	after, colon := bytes.CutPrefix(bytes.TrimLeft(after, blanks), []byte(":"))
+	after, quote := bytes.CutPrefix(bytes.TrimLeft(after, blanks), []byte(`"`))
+	setter, after, closed := bytes.Cut(after, []byte(`"`))
+	after, ends := bytes.CutPrefix(bytes.TrimLeft(after, blanks), []byte("}"))
+	after = bytes.TrimLeft(after, blanks+"\r")
+	if !colon || !quote || !closed || !ends || len(after) > 0 && after[0] != '\n' || bytes.ContainsAny(setter, "\\\r\n") {
+		return nil, false
+	}
+	switch colons := bytes.Count(setter, []byte(":")); colons {
+	case 1:
+		return setter, true
+	case 2:
+		return setter[:bytes.LastIndexByte(setter, ':')], true
+	}
+	return nil, false
+}
 
 // namePattern is what Kubernetes accepts as the name of a namespace or an object (RFC 1123 subdomain).
 var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)

@@ -3,6 +3,7 @@ package marker
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -252,8 +253,12 @@ func FuzzSplice(f *testing.F) {
 	f.Fuzz(func(t *testing.T, file []byte) {
 		var edits []Edit
 		lines := map[int]bool{}
+		named, all := Policies(file)
 		for _, m := range Find(file) {
 			if m.Skip == "" {
+				if all && !slices.Contains(named, m.ID()) {
+					t.Fatalf("Policies lacks %s, and says that %q is all", m.ID(), named)
+				}
 				edits = append(edits, Edit{m, "v2.0.0"})
 				lines[m.Line], lines[m.Line+1] = true, true // a comment above its item
 			}
@@ -294,6 +299,30 @@ func FuzzParseComment(f *testing.F) {
 			t.Errorf("%q gives %+v", comment, m)
 		}
 	})
+}
+
+func TestThePoliciesOfAFileAreToldWithoutParsingIt(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                        "[] true",
+		"tag: v1 # a comment\n":   "[] true",
+		"tag: v1 " + mark(":tag"): "[flux-system:backend] true",
+		"a: v1 " + mark(":tag") + "\r\nb: v1\t" + mark("") + "\n":                               "[flux-system:backend] true",
+		"a: v1 # {\"$imagepolicy\":\"a:b\"}\nb: v1 #\t{ \"$imagepolicy\" : \"a:c:digest\" } \n": "[a:b a:c] true",
+		// Only JSON and YAML can tell.
+		"tag: v1 # {\"$imagepolicy\": \"flux-system:back\\u0065nd\"}":         "[] false",
+		"tag: v1 # {\"$imagepolicy\": \"flux-system:backend\"":                "[] false",
+		"tag: v1 # {\"$imagepolicy\": \"flux-system:backend\"} and more":      "[] false",
+		"tag: v1 # {\"x\": \"y\", \"$imagepolicy\": \"flux-system:backend\"}": "[] false",
+		"tag: v1 # {\"$imagepolicy\": \"flux-system:backend\", \"x\": \"y\"}": "[] false",
+		"tag: v1 # {\"$imagepolicy\": \"backend\"}":                           "[] false",
+		"tag: v1 # {\"$imagepolicy\": \"a:b:c:d\"}":                           "[] false",
+		"tag: v1 # see {\"$imagepolicy\": \"a:b\"}":                           "[] false",
+		"tag: v1 # {\"$imagepolicy\": [\"a:b\"]}":                             "[] false",
+	} {
+		if ids, all := Policies([]byte(text)); fmt.Sprint(ids, all) != want {
+			t.Errorf("%q: %v %t, want %s", text, ids, all, want)
+		}
+	}
 }
 
 func TestTheTagOfAReference(t *testing.T) {

@@ -167,7 +167,7 @@ func BenchmarkMarkerEdit(b *testing.B) {
 	}
 	wanted := target{image: benchImage("svc07"), tag: "v1.1.0", isRelease: true}
 	need := heapNeed(func() {
-		if _, err := newPlan(s, in, wanted); err != nil {
+		if _, err := newPlan(s, reading{}, in, wanted); err != nil {
 			b.Error(err)
 		}
 	})
@@ -178,7 +178,7 @@ func BenchmarkMarkerEdit(b *testing.B) {
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
-		p, err := newPlan(s, in, wanted)
+		p, err := newPlan(s, reading{}, in, wanted)
 		if err != nil || len(p.files) != benchFiles/benchServices-1 {
 			b.Fatalf("%d files (%v)", len(p.files), err)
 		}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"path"
@@ -127,7 +126,7 @@ func newChooser(ctx context.Context, b *step.Build, in In) (target, error) {
 }
 
 // choose asks the policies that somebody follows what they choose.
-func (p *plan) choose(set policy.Set, files []file) (map[string]tracked, error) {
+func (p *plan) choose(set policy.Set, files []*file) (map[string]tracked, error) {
 	all, err := p.selected(p.target.chooser.candidates(set))
 	if err != nil {
 		return nil, err
@@ -147,7 +146,7 @@ func (p *plan) choose(set policy.Set, files []file) (map[string]tracked, error) 
 		case c.suspended != "":
 			policies[id] = tracked{id: id, policy: c.policy, defined: true, closed: "the policy " + c.suspended}
 			p.notes = append(p.notes, fmt.Sprintf("policy %s %s: its markers stay as they are", id, c.suspended))
-		case !slices.ContainsFunc(files, func(f file) bool { return bytes.Contains(f.content, []byte(id)) }):
+		case !slices.ContainsFunc(files, func(f *file) bool { return f.names(id) }):
 			p.unmatched = append(p.unmatched, "no marker names policy "+id)
 		default:
 			asked = append(asked, c)

@@ -34,7 +34,7 @@ type Mark struct {
 }
 
 // mark records what became of the markers of a unit.
-func (p *plan) mark(f file, markers []marker.Marker, account string, s state, reason string) {
+func (p *plan) mark(f *file, markers []marker.Marker, account string, s state, reason string) {
 	for _, m := range markers {
 		id := ""
 		if m.Policy != "" {
@@ -51,7 +51,7 @@ func (p *plan) mark(f file, markers []marker.Marker, account string, s state, re
 }
 
 // markEdited records the markers of a unit that changes: some may have their value already.
-func (p *plan) markEdited(f file, u *unit, account string, edits []marker.Edit, reason string) {
+func (p *plan) markEdited(f *file, u *unit, account string, edits []marker.Edit, reason string) {
 	for _, m := range u.markers {
 		s := stateAlready
 		if slices.ContainsFunc(edits, func(e marker.Edit) bool {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -26,6 +25,7 @@ type plan struct {
 	in       In
 	target   target
 	snapshot *gitrepo.Snapshot
+	reading  reading
 
 	edits     []Edit
 	skipped   []Skip
@@ -76,9 +76,10 @@ func (t tracked) compare(tag, there string) (int, error) {
 	return 0, fmt.Errorf("%q cannot be compared with %q, which is there", tag, there)
 }
 
-// newPlan reads the repo and decides. It is a function of its arguments: another state of the repo gets a plan of its own.
-func newPlan(s *gitrepo.Snapshot, in In, t target) (*plan, error) {
-	p := &plan{in: in, target: t, snapshot: s, files: map[string][2][]byte{}}
+// newPlan reads the repo and decides. It is a function of its arguments: another state of the repo gets a plan of its own. What was read of
+// earlier states only saves time.
+func newPlan(s *gitrepo.Snapshot, before reading, in In, t target) (*plan, error) {
+	p := &plan{in: in, target: t, snapshot: s, reading: before, files: map[string][2][]byte{}}
 	files, err := p.scan()
 	if unsafe, ok := errors.AsType[*gitrepo.UnsafeError](err); ok {
 		return p, step.Refuse(unsafe.Fix(), "%w", err)
@@ -102,8 +103,12 @@ func newPlan(s *gitrepo.Snapshot, in In, t target) (*plan, error) {
 	}
 	seen := map[string]bool{}
 	w := newSplicing()
-	ours := slices.DeleteFunc(files, func(f file) bool { return !p.mentions(f, policies) })
-	for f, found := range ahead(ours, func(f file) []marker.Marker { return marker.Find(f.content) }) {
+	defined := map[string]bool{}
+	for _, q := range p.set.Policies {
+		defined[q.ID()] = true
+	}
+	ours := slices.DeleteFunc(files, func(f *file) bool { return !f.concerns(policies, defined, p.subjects) })
+	for f, found := range ahead(ours, (*file).find) {
 		if err := p.consider(f, found, policies, g, seen, w); err != nil {
 			return p, err
 		}
@@ -137,46 +142,39 @@ func (p *plan) complaints() string {
 	return strings.Join(list, "; ")
 }
 
-// file is a YAML file of the repo that may hold markers.
-type file struct {
-	name    string
-	content []byte
-}
-
-// scan reads the YAML files below CONFIG_PATH once: those with markers are kept, those with image objects are parsed.
-func (p *plan) scan() ([]file, error) {
-	var files []file
+// scan reads the YAML files below CONFIG_PATH: those with markers are returned, what the others say about images is noted.
+func (p *plan) scan() ([]*file, error) {
+	var files []*file
 	root := path.Clean(p.in.ConfigPath) + "/"
-	err := p.snapshot.Walk(func(name string, mode gitrepo.Mode, _ int64, open func() ([]byte, error)) error {
-		if root != "./" && !strings.HasPrefix(name, root) {
+	err := p.snapshot.Walk(func(f gitrepo.File) error {
+		if root != "./" && !strings.HasPrefix(f.Path, root) {
 			return nil
 		}
 		// Behind a link or a submodule with such a name there may be markers. Other links are of no interest.
-		if !marker.IsFile(name) && (mode.IsRegular() || strings.Contains(path.Base(name), ".")) {
+		if !marker.IsFile(f.Path) && (f.Mode.IsRegular() || strings.Contains(path.Base(f.Path), ".")) {
 			return nil
 		}
-		if !mode.IsRegular() {
-			p.skipFile(name, "it is a link or a submodule, which is never followed", true)
+		if !f.Mode.IsRegular() {
+			p.skipFile(f.Path, "it is a link or a submodule, which is never followed", true)
 			return nil
 		}
-		content, err := open()
+		found, err := p.reading.read(f)
 		if tooLarge, ok := errors.AsType[*gitrepo.TooLargeError](err); ok {
-			p.skipFile(name, tooLarge.Error()+" and was not read, so markers in it are not known", false)
+			p.skipFile(f.Path, tooLarge.Error()+" and was not read, so markers in it are not known", false)
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if marker.Has(content) {
-			files = append(files, file{name, content})
+		if found.marked {
+			files = append(files, found)
 		}
-		objects, err := policy.Parse(content)
-		if err != nil {
-			p.notes = append(p.notes, fmt.Sprintf("%s: the image objects in it cannot be read: %v", name, err))
+		if found.defect != nil {
+			p.notes = append(p.notes, fmt.Sprintf("%s: the image objects in it cannot be read: %v", f.Path, found.defect))
 			return nil
 		}
-		if err := p.set.Merge(objects); err != nil {
-			return step.Misconfigured("set CONFIG_PATH to the folder of one cluster", "%s: %w", name, err)
+		if err := p.set.Merge(found.objects); err != nil {
+			return step.Misconfigured("set CONFIG_PATH to the folder of one cluster", "%s: %w", f.Path, err)
 		}
 		return nil
 	})
@@ -184,7 +182,7 @@ func (p *plan) scan() ([]file, error) {
 }
 
 // track finds the policies of the image that admit the tag.
-func (p *plan) track(set policy.Set, files []file) (map[string]tracked, error) {
+func (p *plan) track(set policy.Set, files []*file) (map[string]tracked, error) {
 	if p.target.chooser != nil {
 		return p.choose(set, files)
 	}
@@ -296,18 +294,8 @@ type unit struct {
 	defect   string // why one of its markers cannot be edited
 }
 
-// mentions reports whether a file names one of the policies, or one of the images: then a marker of an unknown policy may be ours, too.
-func (p *plan) mentions(f file, policies map[string]tracked) bool {
-	for id := range policies {
-		if bytes.Contains(f.content, []byte(id)) {
-			return true
-		}
-	}
-	return slices.ContainsFunc(p.subjects, func(image string) bool { return bytes.Contains(f.content, []byte(image)) })
-}
-
 // consider decides on the markers of one file, and has the file edited.
-func (p *plan) consider(f file, found []marker.Marker, policies map[string]tracked, g gate, seen map[string]bool, w *splicing) error {
+func (p *plan) consider(f *file, found []marker.Marker, policies map[string]tracked, g gate, seen map[string]bool, w *splicing) error {
 	var edits []marker.Edit
 	for _, u := range p.unitsOf(found, policies) {
 		seen[u.policy.id] = true
@@ -390,7 +378,7 @@ func policiesOf(edits []marker.Edit) []string {
 }
 
 // decide returns the edits of one unit, or records why there are none.
-func (p *plan) decide(f file, u *unit, g gate) ([]marker.Edit, error) {
+func (p *plan) decide(f *file, u *unit, g gate) ([]marker.Edit, error) {
 	account, doubt := p.in.owner(u.resource, f.name)
 	skip := Skip{File: f.name, Line: u.markers[0].Line, Policy: u.policy.id, Account: account}
 	if u.policy.closed != "" {
@@ -468,7 +456,7 @@ func tagsIn(markers []marker.Marker) []string {
 
 // backwards returns why the edits would put something older in the place of something newer, or might, as far as can be told.
 // A hold on what is there opens the way back.
-func (p *plan) backwards(f file, u *unit, tags []string, edits []marker.Edit) string {
+func (p *plan) backwards(f *file, u *unit, tags []string, edits []marker.Edit) string {
 	t := u.policy
 	for _, there := range tags {
 		if there == t.target.tag || there == "" {

@@ -182,3 +182,77 @@ func TestADecisionOnManyAccountsIsWrittenSmallerOrNotAtAll(t *testing.T) {
 		}
 	}
 }
+
+// A file is parsed for what its markers say, however they say it, and not for what others say in it.
+func TestAFileConcernsThePoliciesThatItNames(t *testing.T) {
+	policies := map[string]tracked{"a:b": {}}
+	defined := map[string]bool{"a:b": true, "a:other": true}
+	for text, want := range map[string]bool{
+		"tag: v1 # {\"$imagepolicy\": \"a:b:tag\"}":                           true,
+		"tag: v1 # {\"$imagepolicy\": \"a:other:tag\"}":                       false,
+		"tag: v1 # {\"$imagepolicy\": \"a:other:tag\"}\nnote: r/image of a:b": false,
+		"tag: v1 # {\"$imagepolicy\": \"a:unknown:tag\"}":                     false,
+		"tag: v1 # {\"$imagepolicy\": \"a:unknown:tag\"}\nimage: r/image":     true,
+		"tag: v1 # {\"$imagepolicy\": \"a:\\u0062\"}":                         true,
+		"tag: v1 # {\"$imagepolicy\": \"a:b\", \"x\": \"\"}":                  true,
+		"tag: v1 # {\"$imagepolicy\": \"a:other\"":                            false,
+		"tag: v1 # {\"$imagepolicy\": \"a:other\"\nimage: r/image":            true,
+	} {
+		f := &file{content: []byte(text)}
+		f.policies, f.plain = marker.Policies(f.content)
+		if got := f.concerns(policies, defined, []string{"r/image"}); got != want {
+			t.Errorf("%s: %t", text, got)
+		}
+	}
+}
+
+// After a lost race only what changed is read again. Whatever changed, the plan is the one that a first look would give.
+func TestWhatWasReadBeforeOnlySavesTime(t *testing.T) {
+	const backend = `"flux-system:backend-staging`
+	policies := func(name string) string {
+		return "apiVersion: image.toolkit.fluxcd.io/v1\nkind: ImagePolicy\nmetadata: {name: " + name + ", namespace: flux-system}\n" +
+			"spec: {imageRepositoryRef: {name: backend}, policy: {alphabetical: {}}}\n"
+	}
+	variants := []string{
+		"tag: main-1111111-1700000000 # {\"$imagepolicy\": " + backend + ":tag\"}\n",
+		"tag: main-2222222-1900000000 # {\"$imagepolicy\": " + backend + ":tag\"}\n",
+		"tag: main-1111111-1700000000 # {\"$imagepolicy\": \"flux-system:back\\u0065nd-staging:tag\"}\n",
+		"tag: main-1111111-1700000000 # {\"$imagepolicy\": \"flux-system:more:tag\"}\n",
+		"name: " + image + " # {\"$imagepolicy\": \"flux-system:gone:name\"}\n",
+		"tag: main-1111111-1700000000 # {\"$imagepolicy\": " + backend + ":tag\"\nimage: " + image + "\n",
+		"tag: [ # {\"$imagepolicy\": " + backend + ":tag\"}\n",
+		"plain: 1\n",
+		policies("more"),
+		"apiVersion: image.toolkit.fluxcd.io/v1\nkind: [\n",
+		"",
+	}
+	r := newConfigRepo(t, nil)
+	rng := rand.New(rand.NewPCG(3, 4))
+	before := reading{}
+	edited := 0
+	for n := range 40 {
+		var files []string
+		for range 1 + rng.IntN(4) {
+			files = append(files, fmt.Sprintf("staging/f%d.yaml", rng.IntN(8)), variants[rng.IntN(len(variants))])
+		}
+		r.commit(files...)
+		in := r.in(fmt.Sprintf("main-abcdef0-%d", 1800000000+n/5)) // a new value now and then
+		s, err := gitrepo.Open(t.Context(), gitrepo.Remote{URL: r.url, Username: "any", Token: in.GitToken}, "main")
+		if err != nil {
+			t.Fatal(err)
+		}
+		wanted := target{image: image, tag: in.BuildTag, digest: someDigest}
+		first, errFirst := newPlan(s, reading{}, in, wanted)
+		again, errAgain := newPlan(s, before, in, wanted)
+		tell := func(p *plan, err error) string {
+			return fmt.Sprintf("%v\n%q\n%v\n%v\n%v\n%v\n%v", err, p.files, p.edits, p.skipped, p.marks, p.notes, p.unmatched)
+		}
+		if a, b := tell(first, errFirst), tell(again, errAgain); a != b {
+			t.Fatalf("state %d, after %q: a first look gives\n%s\nand the reading of before\n%s", n, files, a, b)
+		}
+		edited += len(first.edits)
+	}
+	if edited < 40 {
+		t.Errorf("only %d edits: the states do not try much", edited)
+	}
+}

@@ -130,9 +130,10 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	}
 	now := time.Now()
 	var p *plan
+	found := reading{}
 	decide := func(s *gitrepo.Snapshot) (*gitrepo.Change, error) {
 		var err error
-		if p, err = newPlan(s, in, wanted); err != nil || len(p.edits) == 0 {
+		if p, err = newPlan(s, found, in, wanted); err != nil || len(p.edits) == 0 {
 			return nil, err
 		}
 		return p.change(b, now)

@@ -56,11 +56,11 @@ func newSplicing() *splicing {
 	return &splicing{slots: make(chan struct{}, runtime.GOMAXPROCS(0)), files: map[string][2][]byte{}, errs: map[string]error{}}
 }
 
-func (s *splicing) edit(f file, edits []marker.Edit) {
+func (s *splicing) edit(f *file, edits []marker.Edit) {
 	s.slots <- struct{}{} // no more files in memory than are worked on
 	s.workers.Go(func() {
 		defer func() { <-s.slots }()
-		after, err := marker.Splice(f.content, edits)
+		after, err := f.edit(edits)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if err != nil {

@@ -137,22 +137,22 @@ func openRemote(ctx context.Context, b *step.Build, in In) (*source, error) {
 	if in.Revision != "" && string(in.Revision) != snapshot.Commit {
 		b.Log.Warn(fmt.Sprintf("the branch %s has moved on from %s, whose push started this build: what is newest is deployed", in.ConfigBranch, in.Revision))
 	}
-	open := map[string]func() ([]byte, error){}
+	files := map[string]gitrepo.File{}
 	s := &source{url: remote.URL, commit: snapshot.Commit, committed: snapshot.When}
 	s.read = func(name string) ([]byte, error) {
-		if f, ok := open[name]; ok {
-			return f()
+		if f, ok := files[name]; ok {
+			return f.Read()
 		}
 		return nil, fmt.Errorf("there is no file %s", name)
 	}
 	s.tip = func(ctx context.Context) (string, error) { return gitrepo.Tip(ctx, remote, in.ConfigBranch) }
-	err = snapshot.Walk(func(name string, mode gitrepo.Mode, _ int64, read func() ([]byte, error)) error {
+	err = snapshot.Walk(func(f gitrepo.File) error {
 		switch {
-		case mode.IsRegular():
-			s.names = append(s.names, name)
-			open[name] = read
-		case mode == gitrepo.Symlink:
-			s.links = append(s.links, name)
+		case f.Mode.IsRegular():
+			s.names = append(s.names, f.Path)
+			files[f.Path] = f
+		case f.Mode == gitrepo.Symlink:
+			s.links = append(s.links, f.Path)
 		}
 		return nil
 	})

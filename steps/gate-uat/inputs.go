@@ -148,20 +148,20 @@ func (got *inputs) readInventory(ctx context.Context, in In, read func(name, var
 func readRecorded(b *step.Build, s *gitrepo.Snapshot, in In) ([]accounts.Decision, error) {
 	var list []accounts.Decision
 	folder := path.Join(in.ConfigPath, in.DecisionsPath, in.service()) + "/"
-	err := s.Walk(func(name string, mode gitrepo.Mode, _ int64, open func() ([]byte, error)) error {
-		if path.Dir(name)+"/" != folder || path.Ext(name) != ".json" || !mode.IsRegular() {
+	err := s.Walk(func(f gitrepo.File) error {
+		if path.Dir(f.Path)+"/" != folder || path.Ext(f.Path) != ".json" || !f.Mode.IsRegular() {
 			return nil
 		}
-		raw, err := open()
+		raw, err := f.Read()
 		if err != nil {
 			return err
 		}
 		d, err := accounts.ParseDecision(raw)
-		if err == nil && (d.Version+".json" != path.Base(name) || d.Service != in.service()) {
+		if err == nil && (d.Version+".json" != path.Base(f.Path) || d.Service != in.service()) {
 			err = fmt.Errorf("it is about %s %s", d.Service, d.Version)
 		}
 		if err != nil {
-			b.Log.Warn(fmt.Sprintf("the recorded decision %s is left out: %v", name, err))
+			b.Log.Warn(fmt.Sprintf("the recorded decision %s is left out: %v", f.Path, err))
 			return nil
 		}
 		list = append(list, d)

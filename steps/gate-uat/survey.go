@@ -36,11 +36,11 @@ func newSurvey(s *gitrepo.Snapshot, in In) (survey, error) {
 	var set policy.Set
 	files := map[string][]marker.Marker{}
 	root := path.Clean(in.ConfigPath) + "/"
-	err := s.Walk(func(name string, mode gitrepo.Mode, _ int64, open func() ([]byte, error)) error {
-		if root != "./" && !strings.HasPrefix(name, root) || !marker.IsFile(name) || !mode.IsRegular() {
+	err := s.Walk(func(f gitrepo.File) error {
+		if root != "./" && !strings.HasPrefix(f.Path, root) || !marker.IsFile(f.Path) || !f.Mode.IsRegular() {
 			return nil
 		}
-		content, err := open()
+		content, err := f.Read()
 		if tooLarge, ok := errors.AsType[*gitrepo.TooLargeError](err); ok {
 			found.notes = append(found.notes, tooLarge.Error())
 			return nil
@@ -49,14 +49,14 @@ func newSurvey(s *gitrepo.Snapshot, in In) (survey, error) {
 			return err
 		}
 		if markers := marker.Find(content); len(markers) > 0 {
-			files[name] = markers
+			files[f.Path] = markers
 		}
 		objects, err := policy.Parse(content)
 		if err == nil {
 			err = set.Merge(objects)
 		}
 		if err != nil {
-			found.notes = append(found.notes, fmt.Sprintf("%s: %v", name, err))
+			found.notes = append(found.notes, fmt.Sprintf("%s: %v", f.Path, err))
 		}
 		return nil
 	})

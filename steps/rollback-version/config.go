@@ -95,11 +95,12 @@ func (p *plan) read() (names []string, contents [][]byte, err error) {
 	var set policy.Set
 	root := path.Clean(p.in.ConfigPath) + "/"
 	skip := path.Join(p.in.ConfigPath, p.in.Holds)
-	err = p.snapshot.Walk(func(name string, mode gitrepo.Mode, _ int64, open func() ([]byte, error)) error {
-		if root != "./" && !strings.HasPrefix(name, root) || !marker.IsFile(name) || !mode.IsRegular() || name == skip {
+	err = p.snapshot.Walk(func(f gitrepo.File) error {
+		name := f.Path
+		if root != "./" && !strings.HasPrefix(name, root) || !marker.IsFile(name) || !f.Mode.IsRegular() || name == skip {
 			return nil
 		}
-		content, err := open()
+		content, err := f.Read()
 		if errors.As(err, new(*gitrepo.TooLargeError)) {
 			p.left = append(p.left, Place{File: name, Reason: "it is too large to be read: see whether it names the image"})
 			return nil

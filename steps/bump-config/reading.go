@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
+	"github.com/deepdesk/cloudbuild-steps/internal/marker"
+	"github.com/deepdesk/cloudbuild-steps/internal/policy"
+)
+
+// reading is what was found in the YAML files of the repo, by path. It is kept from one state of the repo to the next: after a lost race
+// nearly all files are what they were, and what is the same is not searched, parsed and edited a second time.
+type reading map[string]*file
+
+// file is a YAML file of the repo.
+type file struct {
+	name    string
+	id      gitrepo.ID
+	content []byte
+
+	marked   bool     // it may hold markers
+	policies []string // that its markers name
+	plain    bool     // policies is all of them
+	objects  policy.Set
+	defect   error // why objects is not known
+
+	markers []marker.Marker // once they were looked for
+	edits   []marker.Edit   // of the last edit
+	edited  []byte          // what that made of the file
+}
+
+// read returns a file, which is searched when it is new.
+func (r reading) read(f gitrepo.File) (*file, error) {
+	if known := r[f.Path]; known != nil && known.id == f.ID {
+		return known, nil
+	}
+	content, err := f.Read()
+	if err != nil {
+		return nil, err
+	}
+	found := &file{name: f.Path, id: f.ID, content: content}
+	found.policies, found.plain = marker.Policies(content)
+	found.marked = len(found.policies) > 0 || !found.plain
+	found.objects, found.defect = policy.Parse(content)
+	r[f.Path] = found
+	return found, nil
+}
+
+// find returns the markers of the file. Those of the first time know what the file was parsed to, which editing it needs; that is large, and is
+// not kept.
+func (f *file) find() []marker.Marker {
+	if f.markers != nil {
+		return f.markers
+	}
+	found := marker.Find(f.content)
+	f.markers = marker.Bare(found)
+	return found
+}
+
+// edit returns the file with the edits.
+func (f *file) edit(edits []marker.Edit) ([]byte, error) {
+	same := func(a, b marker.Edit) bool { return a.Marker.Line == b.Marker.Line && a.Value == b.Value }
+	if f.edited != nil && slices.EqualFunc(f.edits, edits, same) {
+		return f.edited, nil
+	}
+	edited, err := marker.Splice(f.content, edits)
+	if err != nil {
+		return nil, err
+	}
+	f.edits, f.edited = slices.Clone(edits), edited
+	for i := range f.edits {
+		f.edits[i].Marker = marker.Marker{Line: f.edits[i].Marker.Line}
+	}
+	return edited, nil
+}
+
+// names reports whether a marker in the file may be of the policy. JSON can write any letter as an escape.
+func (f *file) names(id string) bool {
+	return slices.Contains(f.policies, id) || !f.plain && (bytes.Contains(f.content, []byte(id)) || bytes.Contains(f.content, []byte(`\u`)))
+}
+
+// concerns reports whether the file has to be parsed: because it names one of the policies, or an image and a policy that is not defined, whose
+// marker may be meant for that image.
+func (f *file) concerns(policies map[string]tracked, defined map[string]bool, images []string) bool {
+	unknown := !f.plain
+	for _, id := range f.policies {
+		if _, ours := policies[id]; ours {
+			return true
+		}
+		unknown = unknown || !defined[id]
+	}
+	if !unknown {
+		return false
+	}
+	for id := range policies {
+		if f.names(id) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(images, func(image string) bool { return bytes.Contains(f.content, []byte(image)) })
+}
