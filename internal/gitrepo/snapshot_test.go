@@ -1,11 +1,16 @@
 package gitrepo
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -146,6 +151,50 @@ func TestAFileThatIsTooLargeIsListedAndNotRead(t *testing.T) {
 			_, _, err = s.ReadFile("huge")
 			if large, ok := errors.AsType[*TooLargeError](err); !ok || large.Path != "huge" {
 				t.Errorf("huge: %v", err)
+			}
+		})
+	}
+}
+
+// To sort out large files costs a server time, so it is asked for that only where they matter.
+func TestOnlyWhereThereIsMuchTheServerIsAskedToSortOutLargeFiles(t *testing.T) {
+	noise := make([]byte, maxUnsorted+1) // does not compress
+	_, _ = rand.NewChaCha8([32]byte{}).Read(noise)
+	for name, tt := range map[string]struct {
+		large    string
+		requests []string
+	}{
+		"little": {"x", []string{""}},
+		"much":   {string(noise), []string{"", "filter blob:limit=4194305"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var requests []string
+			w := newWorld(t, gitserver.Options{Wrap: func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+					if strings.HasSuffix(r.URL.Path, "/git-upload-pack") {
+						body, err := io.ReadAll(r.Body)
+						if err != nil {
+							t.Error(err)
+						}
+						requests = append(requests, string(regexp.MustCompile(`filter \w+:[^\n]+`).Find(body)))
+						r.Body = io.NopCloser(bytes.NewReader(body))
+					}
+					next.ServeHTTP(rw, r)
+				})
+			}})
+			w.commit("main", "large", tt.large, "small", "small")
+			s, err := Open(t.Context(), w.remote, "main")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.requests, requests); diff != "" {
+				t.Error(diff)
+			}
+			if b, _, err := s.ReadFile("small"); string(b) != "small" || err != nil {
+				t.Errorf("small: %q, %v", b, err)
+			}
+			if _, _, err := s.ReadFile("large"); errors.As(err, new(*TooLargeError)) != (name == "much") {
+				t.Errorf("large: %v", err)
 			}
 		})
 	}

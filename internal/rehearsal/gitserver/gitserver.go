@@ -6,7 +6,7 @@
 //
 // Real here: all of Git. Each request is answered by this machine's own git through git http-backend. Not real: everything a hosting
 // service adds, such as pull requests, branch protection, permissions per user and webhooks. There is one token, good for all
-// repositories, and pushes to one repository are taken one after the other.
+// repositories, and where Options.OnPush is set, pushes to one repository are taken one after the other.
 package gitserver
 
 import (
@@ -230,6 +230,10 @@ func (s *Server) push(w http.ResponseWriter, r *http.Request, repo string) {
 	// The whole body first: a client that stops in the middle must not hold the lock.
 	if err := readAhead(w, r); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if s.options.OnPush == nil { // pushes may race, as on a real host
+		s.backend.ServeHTTP(w, r)
 		return
 	}
 	lock := s.lock(repo)
