@@ -115,14 +115,28 @@ const key = "$imagepolicy"
 const token = `"` + key + `"`
 
 // Has reports whether the file may hold markers. It is much cheaper than [Find].
-func Has(file []byte) bool { return bytes.Contains(file, []byte(token)) }
+func Has(file []byte) bool { return indexToken(file) >= 0 }
+
+// indexToken is where the first token is, -1 when there is none. It looks for what comes after the quote, because YAML is full of quotes.
+func indexToken(b []byte) int {
+	for at := 1; at < len(b); at++ {
+		i := bytes.Index(b[at:], []byte(token[1:]))
+		if i < 0 {
+			return -1
+		}
+		if at += i; b[at-1] == token[0] {
+			return at - 1
+		}
+	}
+	return -1
+}
 
 // Policies lists the policies that a file's markers name (namespace:name), each once. Like [Has] it is much cheaper than [Find]. all is false
 // when the file has the key in a place where Flux's documentation does not have it: then only Find can tell what it names.
 func Policies(file []byte) (ids []string, all bool) {
 	all = true
 	for at := 0; ; {
-		i := bytes.Index(file[at:], []byte(token))
+		i := indexToken(file[at:])
 		if i < 0 {
 			return ids, all
 		}

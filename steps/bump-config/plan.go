@@ -79,8 +79,8 @@ func (t tracked) compare(tag, there string) (int, error) {
 // newPlan reads the repo and decides. It is a function of its arguments: another state of the repo gets a plan of its own. What was read of
 // earlier states only saves time.
 func newPlan(s *gitrepo.Snapshot, before reading, in In, t target) (*plan, error) {
-	p := &plan{in: in, target: t, snapshot: s, reading: before, files: map[string][2][]byte{}}
-	files, err := p.scan()
+	p := &plan{in: in, target: t, snapshot: s, reading: reading{}, files: map[string][2][]byte{}}
+	files, err := p.scan(before)
 	if unsafe, ok := errors.AsType[*gitrepo.UnsafeError](err); ok {
 		return p, step.Refuse(unsafe.Fix(), "%w", err)
 	}
@@ -143,42 +143,56 @@ func (p *plan) complaints() string {
 }
 
 // scan reads the YAML files below CONFIG_PATH: those with markers are returned, what the others say about images is noted.
-func (p *plan) scan() ([]*file, error) {
-	var files []*file
+func (p *plan) scan(before reading) ([]*file, error) {
+	var all []gitrepo.File
 	root := path.Clean(p.in.ConfigPath) + "/"
 	err := p.snapshot.Walk(func(f gitrepo.File) error {
-		if root != "./" && !strings.HasPrefix(f.Path, root) {
-			return nil
-		}
 		// Behind a link or a submodule with such a name there may be markers. Other links are of no interest.
-		if !marker.IsFile(f.Path) && (f.Mode.IsRegular() || strings.Contains(path.Base(f.Path), ".")) {
-			return nil
-		}
-		if !f.Mode.IsRegular() {
-			p.skipFile(f.Path, "it is a link or a submodule, which is never followed", true)
-			return nil
-		}
-		found, err := p.reading.read(f)
-		if tooLarge, ok := errors.AsType[*gitrepo.TooLargeError](err); ok {
-			p.skipFile(f.Path, tooLarge.Error()+" and was not read, so markers in it are not known", false)
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if found.marked {
-			files = append(files, found)
-		}
-		if found.defect != nil {
-			p.notes = append(p.notes, fmt.Sprintf("%s: the image objects in it cannot be read: %v", f.Path, found.defect))
-			return nil
-		}
-		if err := p.set.Merge(found.objects); err != nil {
-			return step.Misconfigured("set CONFIG_PATH to the folder of one cluster", "%s: %w", f.Path, err)
+		if marker.IsFile(f.Path) || !f.Mode.IsRegular() && !strings.Contains(path.Base(f.Path), ".") {
+			if root == "./" || strings.HasPrefix(f.Path, root) {
+				all = append(all, f)
+			}
 		}
 		return nil
 	})
-	return files, err
+	if err != nil {
+		return nil, err
+	}
+	var marked []*file
+	for _, found := range ahead(slices.Collect(slices.Chunk(all, 256)), before.look) {
+		for _, f := range found {
+			if err := p.note(f); err != nil {
+				return nil, err
+			}
+			if f.marked {
+				marked = append(marked, f)
+			}
+		}
+	}
+	return marked, nil
+}
+
+// note takes up what was found in a file, or why nothing was.
+func (p *plan) note(f *file) error {
+	switch tooLarge, ok := errors.AsType[*gitrepo.TooLargeError](f.err); {
+	case f.link:
+		p.skipFile(f.name, "it is a link or a submodule, which is never followed", true)
+		return nil
+	case ok:
+		p.skipFile(f.name, tooLarge.Error()+" and was not read, so markers in it are not known", false)
+		return nil
+	case f.err != nil:
+		return f.err
+	}
+	p.reading[f.name] = f
+	if f.defect != nil {
+		p.notes = append(p.notes, fmt.Sprintf("%s: the image objects in it cannot be read: %v", f.name, f.defect))
+		return nil
+	}
+	if err := p.set.Merge(f.objects); err != nil {
+		return step.Misconfigured("set CONFIG_PATH to the folder of one cluster", "%s: %w", f.name, err)
+	}
+	return nil
 }
 
 // track finds the policies of the image that admit the tag.

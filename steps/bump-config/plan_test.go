@@ -244,6 +244,7 @@ func TestWhatWasReadBeforeOnlySavesTime(t *testing.T) {
 		wanted := target{image: image, tag: in.BuildTag, digest: someDigest}
 		first, errFirst := newPlan(s, reading{}, in, wanted)
 		again, errAgain := newPlan(s, before, in, wanted)
+		before = again.reading
 		tell := func(p *plan, err error) string {
 			return fmt.Sprintf("%v\n%q\n%v\n%v\n%v\n%v\n%v", err, p.files, p.edits, p.skipped, p.marks, p.notes, p.unmatched)
 		}

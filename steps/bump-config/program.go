@@ -133,7 +133,9 @@ func run(ctx context.Context, b *step.Build, in In) (Out, error) {
 	found := reading{}
 	decide := func(s *gitrepo.Snapshot) (*gitrepo.Change, error) {
 		var err error
-		if p, err = newPlan(s, found, in, wanted); err != nil || len(p.edits) == 0 {
+		p, err = newPlan(s, found, in, wanted)
+		found = p.reading
+		if err != nil || len(p.edits) == 0 {
 			return nil, err
 		}
 		return p.change(b, now)

@@ -18,6 +18,8 @@ type file struct {
 	name    string
 	id      gitrepo.ID
 	content []byte
+	link    bool  // it is a link or a submodule
+	err     error // why it was not read
 
 	marked   bool     // it may hold markers
 	policies []string // that its markers name
@@ -30,21 +32,32 @@ type file struct {
 	edited  []byte          // what that made of the file
 }
 
-// read returns a file, which is searched when it is new.
-func (r reading) read(f gitrepo.File) (*file, error) {
-	if known := r[f.Path]; known != nil && known.id == f.ID {
-		return known, nil
+// look returns what is in files. It only reads the reading.
+func (r reading) look(files []gitrepo.File) []*file {
+	found := make([]*file, len(files))
+	for i, f := range files {
+		if known := r[f.Path]; known != nil && known.id == f.ID {
+			found[i] = known
+		} else {
+			found[i] = search(f)
+		}
 	}
-	content, err := f.Read()
-	if err != nil {
-		return nil, err
+	return found
+}
+
+// search reads a file and looks for what it may be about.
+func search(f gitrepo.File) *file {
+	found := &file{name: f.Path, id: f.ID, link: !f.Mode.IsRegular()}
+	if found.link {
+		return found
 	}
-	found := &file{name: f.Path, id: f.ID, content: content}
-	found.policies, found.plain = marker.Policies(content)
+	if found.content, found.err = f.Read(); found.err != nil {
+		return found
+	}
+	found.policies, found.plain = marker.Policies(found.content)
 	found.marked = len(found.policies) > 0 || !found.plain
-	found.objects, found.defect = policy.Parse(content)
-	r[f.Path] = found
-	return found, nil
+	found.objects, found.defect = policy.Parse(found.content)
+	return found
 }
 
 // find returns the markers of the file. Those of the first time know what the file was parsed to, which editing it needs; that is large, and is
