@@ -332,7 +332,7 @@ func (u *unpacking) store(n int, o *stored) error {
 		base := todo[len(todo)-1]
 		o := u.made[base]
 		todo = todo[:len(todo)-1]
-		waited := append(u.from[base], u.fromID[o.id]...)
+		waited := slices.Concat(u.from[base], u.fromID[o.id])
 		delete(u.from, base)
 		delete(u.fromID, o.id)
 		for _, d := range waited {

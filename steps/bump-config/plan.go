@@ -174,14 +174,15 @@ func (p *plan) scan(before reading) ([]*file, error) {
 
 // note takes up what was found in a file, or why nothing was.
 func (p *plan) note(f *file) error {
-	switch tooLarge, ok := errors.AsType[*gitrepo.TooLargeError](f.err); {
-	case f.link:
+	if f.link {
 		p.skipFile(f.name, "it is a link or a submodule, which is never followed", true)
 		return nil
-	case ok:
+	}
+	if tooLarge, ok := errors.AsType[*gitrepo.TooLargeError](f.err); ok {
 		p.skipFile(f.name, tooLarge.Error()+" and was not read, so markers in it are not known", false)
 		return nil
-	case f.err != nil:
+	}
+	if f.err != nil {
 		return f.err
 	}
 	p.reading[f.name] = f
