@@ -174,20 +174,16 @@ func (p *plan) scan(before reading) ([]*file, error) {
 
 // note takes up what was found in a file, or why nothing was.
 func (p *plan) note(f *file) error {
-	if f.link {
-		p.skipFile(f.name, "it is a link or a submodule, which is never followed", true)
-		return nil
-	}
-	if tooLarge, ok := errors.AsType[*gitrepo.TooLargeError](f.err); ok {
-		p.skipFile(f.name, tooLarge.Error()+" and was not read, so markers in it are not known", false)
+	if f.skip != "" {
+		p.skipFile(f.name, f.skip, f.link)
 		return nil
 	}
 	if f.err != nil {
 		return f.err
 	}
 	p.reading[f.name] = f
-	if f.defect != nil {
-		p.notes = append(p.notes, fmt.Sprintf("%s: the image objects in it cannot be read: %v", f.name, f.defect))
+	if f.defect != "" {
+		p.notes = append(p.notes, fmt.Sprintf("%s: the image objects in it cannot be read: %s", f.name, f.defect))
 		return nil
 	}
 	if err := p.set.Merge(f.objects); err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 
 	"github.com/deepdesk/cloudbuild-steps/internal/gitrepo"
@@ -18,14 +19,15 @@ type file struct {
 	name    string
 	id      gitrepo.ID
 	content []byte
-	link    bool  // it is a link or a submodule
-	err     error // why it was not read
+	link    bool   // it is a link or a submodule
+	skip    string // why it was not looked into
+	err     error
 
 	marked   bool     // it may hold markers
 	policies []string // that its markers name
 	plain    bool     // policies is all of them
 	objects  policy.Set
-	defect   error // why objects is not known
+	defect   string // why objects is not known
 
 	markers []marker.Marker // once they were looked for
 	edits   []marker.Edit   // of the last edit
@@ -36,7 +38,7 @@ type file struct {
 func (r reading) look(files []gitrepo.File) []*file {
 	found := make([]*file, len(files))
 	for i, f := range files {
-		if known := r[f.Path]; known != nil && known.id == f.ID {
+		if known := r[f.Path]; known != nil && known.id == f.ID && f.Mode.IsRegular() {
 			found[i] = known
 		} else {
 			found[i] = search(f)
@@ -49,14 +51,24 @@ func (r reading) look(files []gitrepo.File) []*file {
 func search(f gitrepo.File) *file {
 	found := &file{name: f.Path, id: f.ID, link: !f.Mode.IsRegular()}
 	if found.link {
+		found.skip = "it is a link or a submodule, which is never followed"
 		return found
 	}
-	if found.content, found.err = f.Read(); found.err != nil {
+	content, err := f.Read()
+	if tooLarge, ok := errors.AsType[*gitrepo.TooLargeError](err); ok {
+		found.skip = tooLarge.Error() + " and was not read, so markers in it are not known"
 		return found
 	}
+	if err != nil {
+		found.err = err
+		return found
+	}
+	found.content = content
 	found.policies, found.plain = marker.Policies(found.content)
 	found.marked = len(found.policies) > 0 || !found.plain
-	found.objects, found.defect = policy.Parse(found.content)
+	if found.objects, err = policy.Parse(found.content); err != nil {
+		found.defect = err.Error()
+	}
 	return found
 }
 
